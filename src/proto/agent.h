@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The agent protocol: between `caisson` on the host and `caisson-init` in the guest, over one vsock stream for each process.
+ *
+ * Every frame is a 12-byte header {u32 body length, u16 type, u16 version, u32 reserved = 0}, little-endian, then the body.
+ * A body is at most AGENT_MAX_BODY bytes. Either side closes the stream on a malformed frame.
+ *
+ * A session: the host connects to port AGENT_PORT. The agent sends HELLO. Then one of
+ *   - SETUP: machine-wide settings (hostname, clock, entropy, root file system); answered by OK or ERROR. Sent once, first.
+ *   - START: a process; answered by STARTED or ERROR. Then STDIN / STDIN_CLOSE / RESIZE / SIGNAL from the host, STDOUT / STDERR
+ *     / STDIN_CREDIT from the agent, and EXIT last, after all output. When the host closes the stream early, the process
+ *     (its whole session) gets SIGHUP and then SIGKILL.
+ *   - POWEROFF: syncs, unmounts, powers the machine off; answered by the stream's end.
+ * Back-pressure: output waits on the stream itself; the agent stops reading the process's pipes when the stream is full.
+ * Input has a window, so that RESIZE and SIGNAL never wait behind it: the host may send AGENT_STDIN_WINDOW bytes of STDIN, then
+ * as much as STDIN_CREDIT frames hand back.
+ *
+ * When the agent is listening it opens (and closes) a connection to AGENT_READY_PORT of the host, CID 2: the monitor takes it as
+ * "ready".
+ */
+#ifndef PROTO_AGENT_H
+#define PROTO_AGENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/error.h"
+
+#define AGENT_VERSION      1
+#define AGENT_PORT         1024 /* the agent listens here in the guest */
+#define AGENT_READY_PORT   1024 /* the monitor listens here on the host's side */
+#define AGENT_HEADER_SIZE  12
+#define AGENT_MAX_BODY     (256u << 10)
+#define AGENT_MAX_DATA     (64u << 10) /* most bytes in one STDIN, STDOUT or STDERR frame */
+#define AGENT_STDIN_WINDOW (256u << 10)
+#define AGENT_MAX_ARGS     4096
+#define AGENT_MAX_STRING   (128u << 10)
+
+enum agent_type {
+	/* agent -> host */
+	AGENT_HELLO = 1,     /* struct agent_hello */
+	AGENT_OK,            /* empty */
+	AGENT_ERROR,         /* struct agent_error */
+	AGENT_STARTED,       /* u32 pid */
+	AGENT_STDOUT,        /* bytes */
+	AGENT_STDERR,        /* bytes */
+	AGENT_STDIN_CREDIT,  /* u32 bytes consumed */
+	AGENT_EXIT,          /* struct agent_exit */
+	/* host -> agent */
+	AGENT_SETUP = 64,    /* struct agent_setup */
+	AGENT_START,         /* struct agent_start */
+	AGENT_STDIN,         /* bytes */
+	AGENT_STDIN_CLOSE,   /* empty: end of file on the process's stdin */
+	AGENT_RESIZE,        /* u16 rows, u16 columns */
+	AGENT_SIGNAL,        /* u32 signal number, Linux x86-64 */
+	AGENT_POWEROFF,      /* empty */
+};
+
+struct agent_header {
+	uint32_t len; /* of the body */
+	uint16_t type, version;
+};
+
+struct agent_hello {
+	uint32_t version;     /* AGENT_VERSION of the agent */
+	char *kernel;         /* uname: "Linux 6.12.117-caisson x86_64"; owned */
+};
+
+enum agent_error_code {
+	AGENT_E_INTERNAL = 1,
+	AGENT_E_NOT_FOUND,    /* command does not exist: the host exits 127 */
+	AGENT_E_NOT_EXEC,     /* command cannot be executed: 126 */
+	AGENT_E_BAD_CWD,      /* the -w directory cannot be entered: 126 */
+	AGENT_E_BAD_USER,     /* -u names nobody in the guest's /etc/passwd: 125 */
+	AGENT_E_ROOTFS,       /* the root disk cannot be mounted */
+	AGENT_E_PROTOCOL,     /* malformed or unexpected frame */
+};
+struct agent_error {
+	uint32_t code;   /* enum agent_error_code */
+	uint32_t errnum; /* Linux errno in the guest, or 0 */
+	char *text;      /* one sentence; owned */
+};
+
+enum agent_root_mode {
+	AGENT_ROOT_OVERLAY_TMPFS = 1, /* read-only lower from the disk, tmpfs upper */
+	AGENT_ROOT_READONLY,
+	AGENT_ROOT_DIRECT,            /* the disk itself, read-write */
+};
+struct agent_setup {
+	char *hostname;            /* owned */
+	uint64_t realtime_ns;      /* the host's CLOCK_REALTIME; 0: leave the guest's clock */
+	uint8_t entropy[32];       /* credited to the guest's random pool */
+	char *root_dev;            /* "/dev/vda"; empty: stay in the initramfs */
+	char *root_fstype;         /* "erofs", "ext4", or empty: try both */
+	uint32_t root_mode;        /* enum agent_root_mode */
+};
+
+#define AGENT_START_TTY     (1u << 0) /* a terminal: stdin, stdout and stderr are one pty; output comes as STDOUT */
+#define AGENT_START_STDIN   (1u << 1) /* stdin is a pipe (or the pty); without it stdin is /dev/null */
+struct agent_rlimit {
+	uint32_t resource; /* RLIMIT_* of Linux x86-64 */
+	uint64_t soft, hard;
+};
+#define AGENT_MAX_RLIMITS 16
+struct agent_start {
+	uint32_t flags;
+	uint16_t rows, cols; /* first size of the terminal; 0: unknown */
+	char **argv;         /* NULL-terminated, at least one; owned */
+	char **env;          /* NULL-terminated "NAME=value"; PATH, HOME, TERM are added by the agent where absent; owned */
+	char *cwd;           /* empty: "/" ; created if absent, as docker does; owned */
+	char *user;          /* "", "name", "uid", "name:group", "uid:gid"; looked up in the guest's root; owned */
+	unsigned n_rlimits;
+	struct agent_rlimit rlimit[AGENT_MAX_RLIMITS];
+};
+
+struct agent_exit {
+	uint32_t status; /* exit status, when signal is 0 */
+	uint32_t signal; /* the signal that ended it; the host exits 128 + signal */
+};
+
+/* Parse a header. Returns 0, or -1 for a body over AGENT_MAX_BODY, another version, a reserved field not 0. */
+int agent_get_header(const uint8_t raw[AGENT_HEADER_SIZE], struct agent_header *h, struct cai_error *err);
+/* Append a whole frame: header and body. */
+void agent_put_frame(struct buf *out, enum agent_type type, const void *body, size_t len);
+
+/* Encode a body as a whole frame appended to out. */
+void agent_put_hello(struct buf *out, const struct agent_hello *m);
+void agent_put_error(struct buf *out, uint32_t code, uint32_t errnum, const char *text);
+void agent_put_exit(struct buf *out, const struct agent_exit *m);
+void agent_put_u32(struct buf *out, enum agent_type type, uint32_t v); /* STARTED, STDIN_CREDIT, SIGNAL */
+void agent_put_resize(struct buf *out, uint16_t rows, uint16_t cols);
+void agent_put_setup(struct buf *out, const struct agent_setup *m);
+void agent_put_start(struct buf *out, const struct agent_start *m);
+
+/* Decode a body. Return 0, or -1 with *err on anything malformed; on success owned fields are the caller's, to be released
+ * with the matching free function, which accepts a zeroed struct. */
+int agent_get_hello(const void *body, size_t len, struct agent_hello *m, struct cai_error *err);
+int agent_get_error(const void *body, size_t len, struct agent_error *m, struct cai_error *err);
+int agent_get_exit(const void *body, size_t len, struct agent_exit *m, struct cai_error *err);
+int agent_get_u32(const void *body, size_t len, uint32_t *v, struct cai_error *err);
+int agent_get_resize(const void *body, size_t len, uint16_t *rows, uint16_t *cols, struct cai_error *err);
+int agent_get_setup(const void *body, size_t len, struct agent_setup *m, struct cai_error *err);
+int agent_get_start(const void *body, size_t len, struct agent_start *m, struct cai_error *err);
+void agent_hello_free(struct agent_hello *m);
+void agent_error_free(struct agent_error *m);
+void agent_setup_free(struct agent_setup *m);
+void agent_start_free(struct agent_start *m);
+
+#endif

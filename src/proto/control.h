@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The control protocol: between `caisson` and one `caisson-vmm`, over a SOCK_SEQPACKET Unix socket, one message a packet.
+ * The monitor inherits its end as descriptor CONTROL_FD. A jailed monitor opens nothing, so whatever it needs comes with
+ * CONFIGURE as descriptors (SCM_RIGHTS), in the order of enum control_fd for those whose bit is set in `fds`, the disks last.
+ *
+ * A packet is a 12-byte header {u32 magic, u16 version, u16 type, u32 sequence}, little-endian, then the body. Each request gets
+ * one reply, OK, ERROR or STATUS, with the request's sequence; events have sequence 0. When the client's end closes, the
+ * monitor stops the guest at once and exits: no sandbox outlives who started it unless a further client is connected
+ * (a listening socket may be passed for that: CONTROL_FD_LISTEN).
+ */
+#ifndef PROTO_CONTROL_H
+#define PROTO_CONTROL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/error.h"
+
+#define CONTROL_FD          3 /* the inherited socket */
+#define CONTROL_MAGIC       0x4e534943u /* "CISN" */
+#define CONTROL_VERSION     1
+#define CONTROL_MAX_PACKET  (64u << 10)
+#define CONTROL_MAX_DISKS   16
+#define CONTROL_MAX_FDS     (8 + CONTROL_MAX_DISKS)
+#define CONTROL_MAX_CMDLINE 2048
+
+enum control_type {
+	/* requests */
+	CONTROL_CONFIGURE = 1, /* struct control_config + descriptors; once, first */
+	CONTROL_START,         /* empty; once */
+	CONTROL_PAUSE,         /* empty; OK when every vCPU has stopped at an instruction boundary */
+	CONTROL_RESUME,        /* empty */
+	CONTROL_QUERY,         /* empty; answered by STATUS */
+	CONTROL_STOP,          /* empty; the guest is ended at once; OK, then ENDED(STOPPED), then the monitor exits */
+	/* replies */
+	CONTROL_OK = 64,       /* empty */
+	CONTROL_ERROR,         /* u32 errno, string */
+	CONTROL_STATUS,        /* struct control_status */
+	/* events */
+	CONTROL_READY = 128,   /* empty: the agent in the guest listens */
+	CONTROL_ENDED,         /* struct control_ended; the monitor exits after it */
+};
+
+enum control_fd {
+	CONTROL_FD_KERNEL,  /* regular file, read-only: required */
+	CONTROL_FD_INITRD,  /* regular file, read-only */
+	CONTROL_FD_CONSOLE, /* where the serial port's output goes: pipe, file or terminal */
+	CONTROL_FD_CONSOLE_IN, /* where its input comes from */
+	CONTROL_FD_VSOCK,   /* a listening SOCK_STREAM Unix socket: "CONNECT port\n" gives a stream to the guest */
+	CONTROL_FD_LISTEN,  /* a listening SOCK_SEQPACKET Unix socket for further control clients */
+	CONTROL_FD_KVM,     /* /dev/kvm, for accel kvm */
+	CONTROL_N_FDS,
+};
+
+enum control_accel { CONTROL_ACCEL_SOFT = 1, CONTROL_ACCEL_KVM };
+
+#define CONTROL_DISK_READONLY (1u << 0)
+struct control_disk {
+	uint32_t flags;
+	char id[20]; /* virtio-blk serial, NUL-padded */
+};
+
+#define CONTROL_FLAG_SELFTEST_JAIL (1u << 0) /* test: once jailed, try what jail_probe names, to show that it is fatal */
+struct control_config {
+	uint32_t flags;
+	uint32_t vcpus;        /* 1..32 */
+	uint64_t mem_bytes;
+	uint32_t accel;        /* enum control_accel */
+	char cpu_model[16];    /* "v2" */
+	uint64_t code_cache_bytes; /* soft: 0 = default */
+	char *cmdline;         /* kernel command line; the monitor adds nothing to it; owned */
+	char jail_probe[16];   /* "open", "socket", "execve", "ptrace" with CONTROL_FLAG_SELFTEST_JAIL */
+	uint32_t n_disks;
+	struct control_disk disk[CONTROL_MAX_DISKS];
+	/* not on the wire: descriptors, -1 where absent; owned by the struct */
+	int fd[CONTROL_N_FDS];
+	int disk_fd[CONTROL_MAX_DISKS];
+};
+
+enum control_state { CONTROL_STATE_NEW = 1, CONTROL_STATE_CONFIGURED, CONTROL_STATE_RUNNING, CONTROL_STATE_PAUSED };
+struct control_status {
+	uint32_t state;         /* enum control_state */
+	uint32_t vcpus, accel, ready;
+	uint64_t mem_bytes;
+	uint64_t uptime_ns;     /* since START */
+	uint64_t instructions;  /* over all vCPUs; 0: the accelerator cannot say */
+	uint64_t instructions_at_ready; /* the same when the agent announced itself */
+	uint64_t blocks_decoded, code_cache_bytes, tlb_misses, assists;
+	uint64_t balloon_bytes; /* guest memory given back to the host by reporting, so far */
+};
+
+enum control_end {
+	CONTROL_END_POWEROFF = 1, /* the guest powered off */
+	CONTROL_END_RESET,        /* the guest asked for a reset */
+	CONTROL_END_PANIC,        /* the guest's kernel panicked: text has the reason, console the last lines */
+	CONTROL_END_TRIPLE_FAULT,
+	CONTROL_END_STOPPED,      /* CONTROL_STOP, or the client went away */
+	CONTROL_END_ACCEL_LOST,   /* the accelerator failed: text says how */
+	CONTROL_END_JAIL,         /* the monitor made a call its jail forbids: text names it */
+	CONTROL_END_INTERNAL,     /* a defect of the monitor */
+};
+struct control_ended {
+	uint32_t reason;  /* enum control_end */
+	char *text;       /* one sentence; owned */
+	char *console;    /* the last lines of the serial console, at most 8 KiB, or empty; owned */
+};
+
+struct control_header {
+	uint16_t type;
+	uint32_t seq;
+};
+
+void control_put(struct buf *out, enum control_type type, uint32_t seq); /* header only */
+void control_put_config(struct buf *out, uint32_t seq, const struct control_config *c);
+void control_put_error(struct buf *out, uint32_t seq, uint32_t errnum, const char *text);
+void control_put_status(struct buf *out, uint32_t seq, const struct control_status *s);
+void control_put_ended(struct buf *out, const struct control_ended *e);
+
+/* Takes the header off r. */
+int control_get_header(struct buf_reader *r, struct control_header *h, struct cai_error *err);
+/* fds: the n descriptors that came with the packet; on success they belong to *c, on failure all are closed. */
+int control_get_config(struct buf_reader *r, int *fds, unsigned n, struct control_config *c, struct cai_error *err);
+int control_get_error(struct buf_reader *r, uint32_t *errnum, char **text, struct cai_error *err);
+int control_get_status(struct buf_reader *r, struct control_status *s, struct cai_error *err);
+int control_get_ended(struct buf_reader *r, struct control_ended *e, struct cai_error *err);
+void control_config_init(struct control_config *c); /* zeroes, descriptors -1 */
+void control_config_free(struct control_config *c); /* closes descriptors too */
+void control_ended_free(struct control_ended *e);
+
+/* One packet with its descriptors over a SEQPACKET socket. send: 0 or -1 with errno. recv: bytes, 0 at the peer's end, -1 with
+ * errno; received descriptors are close-on-exec, at most *n_fds of them (more: closed, EMSGSIZE). */
+int control_send(int sock, const void *p, size_t n, const int *fds, unsigned n_fds);
+long control_recv(int sock, void *p, size_t max, int *fds, unsigned *n_fds);
+
+#endif
