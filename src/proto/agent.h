@@ -125,7 +125,8 @@ int agent_get_header(const uint8_t raw[AGENT_HEADER_SIZE], struct agent_header *
 /* Append a whole frame: header and body. */
 void agent_put_frame(struct buf *out, enum agent_type type, const void *body, size_t len);
 
-/* Encode a body as a whole frame appended to out. */
+/* Encode a body as a whole frame appended to out. A body over AGENT_MAX_BODY sets out->failed, as running out of memory does; texts
+ * of HELLO and ERROR are cut to 256 and 1024 bytes; NULL strings and lists are sent empty. */
 void agent_put_hello(struct buf *out, const struct agent_hello *m);
 void agent_put_error(struct buf *out, uint32_t code, uint32_t errnum, const char *text);
 void agent_put_exit(struct buf *out, const struct agent_exit *m);
@@ -135,7 +136,8 @@ void agent_put_setup(struct buf *out, const struct agent_setup *m);
 void agent_put_start(struct buf *out, const struct agent_start *m);
 
 /* Decode a body. Return 0, or -1 with *err on anything malformed; on success owned fields are the caller's, to be released
- * with the matching free function, which accepts a zeroed struct. */
+ * with the matching free function, which accepts a zeroed struct. Texts that a user's terminal will show (HELLO's kernel, ERROR's
+ * sentence) come back without control characters. */
 int agent_get_hello(const void *body, size_t len, struct agent_hello *m, struct cai_error *err);
 int agent_get_error(const void *body, size_t len, struct agent_error *m, struct cai_error *err);
 int agent_get_exit(const void *body, size_t len, struct agent_exit *m, struct cai_error *err);

@@ -113,13 +113,15 @@ struct control_header {
 	uint32_t seq;
 };
 
+/* Encoders append one packet; a packet that would be too large sets out->failed. ERROR's and ENDED's texts are cut to 2048 bytes, the
+ * console to its last 8 KiB. */
 void control_put(struct buf *out, enum control_type type, uint32_t seq); /* header only */
 void control_put_config(struct buf *out, uint32_t seq, const struct control_config *c);
 void control_put_error(struct buf *out, uint32_t seq, uint32_t errnum, const char *text);
 void control_put_status(struct buf *out, uint32_t seq, const struct control_status *s);
 void control_put_ended(struct buf *out, const struct control_ended *e);
 
-/* Takes the header off r. */
+/* Takes the header off r. Texts that decoders return hold no control characters (the console: newlines and tabs only). */
 int control_get_header(struct buf_reader *r, struct control_header *h, struct cai_error *err);
 /* fds: the n descriptors that came with the packet; on success they belong to *c, on failure all are closed. */
 int control_get_config(struct buf_reader *r, int *fds, unsigned n, struct control_config *c, struct cai_error *err);

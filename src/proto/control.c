@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory of operation
+ *
+ * SOCK_SEQPACKET keeps packet boundaries, so a message needs no length: header, body, end of packet. Each decoder refuses a
+ * body with bytes left over. Encoders mark the buffer failed when a packet would be over CONTROL_MAX_PACKET.
+ *
+ * Descriptors travel beside a packet (unix(7), SCM_RIGHTS). The kernel installs them in the receiver before anyone looked
+ * at the bytes, so from then on there is one rule: whoever holds the array either hands all of it on or closes all of it.
+ */
+#include "proto/control.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "proto/text.h"
+
+#define HEADER_SIZE       12
+#define MAX_TEXT          2048u
+#define MAX_CONSOLE       (8u << 10)
+#define MAX_VCPUS         32u
+#define KNOWN_FLAGS       CONTROL_FLAG_SELFTEST_JAIL
+#define KNOWN_DISK_FLAGS  CONTROL_DISK_READONLY
+
+static void finish(struct buf *out, size_t start)
+{
+	if (!out->failed && out->len - start > CONTROL_MAX_PACKET)
+		out->failed = true;
+}
+
+void control_put(struct buf *out, enum control_type type, uint32_t seq)
+{
+	buf_put_u32(out, CONTROL_MAGIC);
+	buf_put_u16(out, CONTROL_VERSION);
+	buf_put_u16(out, (uint16_t)type);
+	buf_put_u32(out, seq);
+}
+
+/* The last max bytes of s: of a console, the end is what explains. */
+static void put_tail(struct buf *out, const char *s, size_t max)
+{
+	size_t n = s ? strlen(s) : 0;
+	size_t skip = n > max ? n - max : 0;
+	buf_put_u32(out, (uint32_t)(n - skip));
+	if (n)
+		buf_put_bytes(out, s + skip, n - skip);
+}
+
+static void put_head(struct buf *out, const char *s, size_t max)
+{
+	size_t n = s ? strnlen(s, max) : 0;
+	buf_put_u32(out, (uint32_t)n);
+	if (n)
+		buf_put_bytes(out, s, n);
+}
+
+void control_put_config(struct buf *out, uint32_t seq, const struct control_config *c)
+{
+	size_t start = out->len;
+	uint32_t fds = 0;
+	for (unsigned i = 0; i < CONTROL_N_FDS; i++)
+		if (c->fd[i] >= 0)
+			fds |= 1u << i;
+	uint32_t n_disks = c->n_disks;
+	if (n_disks > CONTROL_MAX_DISKS) {
+		out->failed = true;
+		n_disks = 0;
+	}
+	control_put(out, CONTROL_CONFIGURE, seq);
+	buf_put_u32(out, c->flags);
+	buf_put_u32(out, c->vcpus);
+	buf_put_u64(out, c->mem_bytes);
+	buf_put_u32(out, c->accel);
+	buf_put_bytes(out, c->cpu_model, sizeof(c->cpu_model));
+	buf_put_u64(out, c->code_cache_bytes);
+	buf_put_string(out, c->cmdline ? c->cmdline : "");
+	buf_put_bytes(out, c->jail_probe, sizeof(c->jail_probe));
+	buf_put_u32(out, fds);
+	buf_put_u32(out, n_disks);
+	for (uint32_t i = 0; i < n_disks; i++) {
+		buf_put_u32(out, c->disk[i].flags);
+		buf_put_bytes(out, c->disk[i].id, sizeof(c->disk[i].id));
+	}
+	finish(out, start);
+}
+
+void control_put_error(struct buf *out, uint32_t seq, uint32_t errnum, const char *text)
+{
+	control_put(out, CONTROL_ERROR, seq);
+	buf_put_u32(out, errnum);
+	put_head(out, text, MAX_TEXT);
+}
+
+void control_put_status(struct buf *out, uint32_t seq, const struct control_status *s)
+{
+	control_put(out, CONTROL_STATUS, seq);
+	buf_put_u32(out, s->state);
+	buf_put_u32(out, s->vcpus);
+	buf_put_u32(out, s->accel);
+	buf_put_u32(out, s->ready);
+	buf_put_u64(out, s->mem_bytes);
+	buf_put_u64(out, s->uptime_ns);
+	buf_put_u64(out, s->instructions);
+	buf_put_u64(out, s->instructions_at_ready);
+	buf_put_u64(out, s->blocks_decoded);
+	buf_put_u64(out, s->code_cache_bytes);
+	buf_put_u64(out, s->tlb_misses);
+	buf_put_u64(out, s->assists);
+	buf_put_u64(out, s->balloon_bytes);
+}
+
+void control_put_ended(struct buf *out, const struct control_ended *e)
+{
+	control_put(out, CONTROL_ENDED, 0);
+	buf_put_u32(out, e->reason);
+	put_head(out, e->text, MAX_TEXT);
+	put_tail(out, e->console, MAX_CONSOLE);
+}
+
+int control_get_header(struct buf_reader *r, struct control_header *h, struct cai_error *err)
+{
+	uint32_t magic = buf_get_u32(r);
+	uint16_t version = buf_get_u16(r);
+	h->type = buf_get_u16(r);
+	h->seq = buf_get_u32(r);
+	if (r->bad)
+		return cai_fail(err, 0, "malformed control packet: shorter than its header");
+	if (magic != CONTROL_MAGIC)
+		return cai_fail(err, 0, "malformed control packet: 0x%08x is not its magic number", magic);
+	if (version != CONTROL_VERSION)
+		return cai_fail(err, 0, "the peer speaks version %u of the control protocol, this side speaks %u", version,
+				CONTROL_VERSION);
+	return 0;
+}
+
+static void close_all(int *fds, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		if (fds[i] >= 0)
+			close(fds[i]);
+		fds[i] = -1;
+	}
+}
+
+/* A fixed field that must end within itself, with nothing but NULs after its text. */
+static void get_name(struct buf_reader *r, char *to, size_t n)
+{
+	const char *p = buf_get_bytes(r, n);
+	if (!p)
+		return;
+	size_t len = strnlen(p, n);
+	if (len == n)
+		r->bad = true;
+	for (size_t i = len; i < n; i++)
+		if (p[i])
+			r->bad = true;
+	if (!r->bad)
+		memcpy(to, p, n);
+}
+
+/* Everything but the descriptors; *fd_bits says which of enum control_fd came. */
+static int get_config_body(struct buf_reader *r, struct control_config *c, uint32_t *fd_bits, struct cai_error *err)
+{
+	c->flags = buf_get_u32(r);
+	c->vcpus = buf_get_u32(r);
+	c->mem_bytes = buf_get_u64(r);
+	c->accel = buf_get_u32(r);
+	get_name(r, c->cpu_model, sizeof(c->cpu_model));
+	c->code_cache_bytes = buf_get_u64(r);
+	c->cmdline = buf_get_string(r, CONTROL_MAX_CMDLINE);
+	get_name(r, c->jail_probe, sizeof(c->jail_probe));
+	*fd_bits = buf_get_u32(r);
+	c->n_disks = buf_get_u32(r);
+	if (c->n_disks > CONTROL_MAX_DISKS)
+		r->bad = true;
+	for (uint32_t i = 0; !r->bad && i < c->n_disks; i++) {
+		c->disk[i].flags = buf_get_u32(r);
+		const void *id = buf_get_bytes(r, sizeof(c->disk[i].id));
+		if (id)
+			memcpy(c->disk[i].id, id, sizeof(c->disk[i].id));
+		if (c->disk[i].flags & ~KNOWN_DISK_FLAGS)
+			r->bad = true;
+	}
+	if (!buf_done(r))
+		return cai_fail(err, 0, "malformed control packet: the body of CONFIGURE is truncated, too long or out of range");
+	if (c->flags & ~KNOWN_FLAGS)
+		return cai_fail(err, 0, "CONFIGURE has unknown flags 0x%x", c->flags);
+	if (c->vcpus < 1 || c->vcpus > MAX_VCPUS)
+		return cai_fail(err, 0, "%u vCPUs asked for; 1 to %u are possible", c->vcpus, MAX_VCPUS);
+	if (c->accel != CONTROL_ACCEL_SOFT && c->accel != CONTROL_ACCEL_KVM)
+		return cai_fail(err, 0, "CONFIGURE names accelerator %u, which does not exist", c->accel);
+	if (*fd_bits >> CONTROL_N_FDS)
+		return cai_fail(err, 0, "CONFIGURE announces unknown descriptors 0x%x", *fd_bits);
+	if (!(*fd_bits & (1u << CONTROL_FD_KERNEL)))
+		return cai_fail(err, 0, "CONFIGURE came without a kernel");
+	return 0;
+}
+
+int control_get_config(struct buf_reader *r, int *fds, unsigned n, struct control_config *c, struct cai_error *err)
+{
+	uint32_t bits = 0;
+	control_config_init(c);
+	int rc = get_config_body(r, c, &bits, err);
+	unsigned want = (unsigned)__builtin_popcount(bits) + c->n_disks;
+	if (rc == 0 && want != n)
+		rc = cai_fail(err, 0, "CONFIGURE announces %u descriptors, %u came with it", want, n);
+	if (rc < 0) {
+		close_all(fds, n);
+		control_config_free(c);
+		return -1;
+	}
+	unsigned at = 0;
+	for (unsigned i = 0; i < CONTROL_N_FDS; i++)
+		if (bits & (1u << i))
+			c->fd[i] = fds[at++];
+	for (uint32_t i = 0; i < c->n_disks; i++)
+		c->disk_fd[i] = fds[at++];
+	return 0;
+}
+
+int control_get_error(struct buf_reader *r, uint32_t *errnum, char **text, struct cai_error *err)
+{
+	*errnum = buf_get_u32(r);
+	*text = buf_get_string(r, MAX_TEXT);
+	if (!buf_done(r)) {
+		free(*text);
+		*text = NULL;
+		return cai_fail(err, 0, "malformed control packet: the body of ERROR");
+	}
+	proto_make_printable(*text, false);
+	return 0;
+}
+
+int control_get_status(struct buf_reader *r, struct control_status *s, struct cai_error *err)
+{
+	s->state = buf_get_u32(r);
+	s->vcpus = buf_get_u32(r);
+	s->accel = buf_get_u32(r);
+	s->ready = buf_get_u32(r);
+	s->mem_bytes = buf_get_u64(r);
+	s->uptime_ns = buf_get_u64(r);
+	s->instructions = buf_get_u64(r);
+	s->instructions_at_ready = buf_get_u64(r);
+	s->blocks_decoded = buf_get_u64(r);
+	s->code_cache_bytes = buf_get_u64(r);
+	s->tlb_misses = buf_get_u64(r);
+	s->assists = buf_get_u64(r);
+	s->balloon_bytes = buf_get_u64(r);
+	return buf_done(r) ? 0 : cai_fail(err, 0, "malformed control packet: the body of STATUS");
+}
+
+int control_get_ended(struct buf_reader *r, struct control_ended *e, struct cai_error *err)
+{
+	*e = (struct control_ended){0};
+	e->reason = buf_get_u32(r);
+	e->text = buf_get_string(r, MAX_TEXT);
+	e->console = buf_get_string(r, MAX_CONSOLE);
+	if (!buf_done(r)) {
+		control_ended_free(e);
+		return cai_fail(err, 0, "malformed control packet: the body of ENDED");
+	}
+	proto_make_printable(e->text, false);
+	proto_make_printable(e->console, true);
+	return 0;
+}
+
+void control_config_init(struct control_config *c)
+{
+	memset(c, 0, sizeof(*c));
+	for (unsigned i = 0; i < CONTROL_N_FDS; i++)
+		c->fd[i] = -1;
+	for (unsigned i = 0; i < CONTROL_MAX_DISKS; i++)
+		c->disk_fd[i] = -1;
+}
+
+void control_config_free(struct control_config *c)
+{
+	free(c->cmdline);
+	close_all(c->fd, CONTROL_N_FDS);
+	close_all(c->disk_fd, CONTROL_MAX_DISKS);
+	control_config_init(c);
+}
+
+void control_ended_free(struct control_ended *e)
+{
+	free(e->text);
+	free(e->console);
+	*e = (struct control_ended){0};
+}
+
+int control_send(int sock, const void *p, size_t n, const int *fds, unsigned n_fds)
+{
+	union {
+		struct cmsghdr align;
+		char space[CMSG_SPACE(sizeof(int) * CONTROL_MAX_FDS)];
+	} u;
+	struct iovec iov = {.iov_base = (void *)(uintptr_t)p, .iov_len = n};
+	struct msghdr mh = {.msg_iov = &iov, .msg_iovlen = 1};
+
+	if (n_fds > CONTROL_MAX_FDS || n > CONTROL_MAX_PACKET) {
+		errno = EMSGSIZE;
+		return -1;
+	}
+	if (n_fds) {
+		memset(&u, 0, sizeof(u));
+		mh.msg_control = u.space;
+		mh.msg_controllen = CMSG_SPACE(sizeof(int) * n_fds);
+		struct cmsghdr *cm = CMSG_FIRSTHDR(&mh);
+		cm->cmsg_level = SOL_SOCKET;
+		cm->cmsg_type = SCM_RIGHTS;
+		cm->cmsg_len = CMSG_LEN(sizeof(int) * n_fds);
+		memcpy(CMSG_DATA(cm), fds, sizeof(int) * n_fds);
+	}
+	ssize_t sent;
+	do
+		sent = sendmsg(sock, &mh, MSG_NOSIGNAL);
+	while (sent < 0 && errno == EINTR);
+	return sent < 0 ? -1 : 0;
+}
+
+long control_recv(int sock, void *p, size_t max, int *fds, unsigned *n_fds)
+{
+	union {
+		struct cmsghdr align;
+		char space[CMSG_SPACE(sizeof(int) * CONTROL_MAX_FDS)];
+	} u;
+	struct iovec iov = {.iov_base = p, .iov_len = max};
+	struct msghdr mh = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = u.space, .msg_controllen = sizeof(u.space)};
+	unsigned room = *n_fds, got = 0;
+	bool dropped = false;
+
+	*n_fds = 0;
+	ssize_t n;
+	do
+		n = recvmsg(sock, &mh, MSG_CMSG_CLOEXEC);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -1;
+	for (struct cmsghdr *cm = CMSG_FIRSTHDR(&mh); cm; cm = CMSG_NXTHDR(&mh, cm)) {
+		if (cm->cmsg_level != SOL_SOCKET || cm->cmsg_type != SCM_RIGHTS)
+			continue;
+		size_t count = (cm->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		for (size_t i = 0; i < count; i++) {
+			int fd;
+			memcpy(&fd, CMSG_DATA(cm) + i * sizeof(int), sizeof(int));
+			if (got < room) {
+				fds[got++] = fd;
+			} else {
+				close(fd);
+				dropped = true;
+			}
+		}
+	}
+	if (dropped || (mh.msg_flags & (MSG_TRUNC | MSG_CTRUNC))) {
+		close_all(fds, got);
+		errno = EMSGSIZE;
+		return -1;
+	}
+	*n_fds = got;
+	return (long)n;
+}
