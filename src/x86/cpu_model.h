@@ -13,6 +13,18 @@ struct x86_cpuid_entry {
 
 #define X86_MAX_CPUID 40
 
+/* What IA32_ARCH_CAPABILITIES (MSR 0x10A) reads as under model v2: not susceptible to anything that a kernel would work
+ * around. The software CPU answers it itself. Bits as in SDM vol. 4: RDCL_NO 0, SKIP_L1DFL_VMENTRY 3, SSB_NO 4, MDS_NO 5,
+ * PSCHANGE_MC_NO 6, TAA_NO 8, SBDR_SSDP_NO 13, FBSDP_NO 14, PSDP_NO 15, BHI_NO 20, PBRSB_NO 24, GDS_NO 26, RFDS_NO 27,
+ * ITS_NO 62. IBRS_ALL (1) is left out: it would oblige us to offer IA32_SPEC_CTRL, and kernels then write it. */
+#define X86_MSR_ARCH_CAPABILITIES 0x10Au
+#define X86_V2_ARCH_CAPABILITIES                                                                                   \
+	(1ull << 0 | 1ull << 3 | 1ull << 4 | 1ull << 5 | 1ull << 6 | 1ull << 8 | 1ull << 13 | 1ull << 14 | 1ull << 15 | \
+	 1ull << 20 | 1ull << 24 | 1ull << 26 | 1ull << 27 | 1ull << 62)
+
+#define X86_PHYS_BITS   46 /* CPUID 0x80000008 of every model */
+#define X86_LINEAR_BITS 48
+
 struct x86_cpu_model {
 	char name[16]; /* "v2", ... */
 	unsigned version;
