@@ -26,6 +26,7 @@
 
 struct x86_cpu;
 struct x86_block;
+struct x86_op;
 
 /* 128 bits of a vector register, in every shape. */
 union x86_vec {
@@ -117,8 +118,9 @@ struct x86_tlb_entry {
 struct x86_tlb {
 	struct x86_tlb_entry e[X86_TLB_SIZE];
 	uint64_t gpa[X86_TLB_SIZE];    /* guest-physical page, low bit 0: global */
+	uint64_t large[2];             /* Bloom filters of 2 MiB and 1 GiB pages that entries come from */
 	uint16_t local[256];           /* indices of filled entries that are not global */
-	unsigned n_local;              /* more than 256: look at all */
+	unsigned n_local;              /* more than 256: the list overflowed, look at all entries */
 };
 
 /* Reasons to leave guest code at the next block boundary, in x86_cpu.pending. */
@@ -228,6 +230,7 @@ struct x86_cpu {
 	unsigned apic_id;
 
 	union x86_vec bounce[4];   /* operands of vector operations in memory */
+	struct x86_op *link_op;    /* a branch whose link the run loop fills in with the block it finds next, or NULL */
 	uint64_t stat_tlb_miss, stat_slow;
 	struct x86_jump jc[X86_JC_SIZE];
 	struct x86_tlb tlbs[X86_N_TLBS];
