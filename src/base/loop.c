@@ -188,34 +188,51 @@ void loop_stop(struct loop *l)
 	loop_wake(l);
 }
 
+/* One batch of events; timeout as for epoll_wait. */
+static int turn(struct loop *l, int timeout, struct cai_error *err)
+{
+	struct epoll_event ev[32];
+	int n = epoll_wait(l->epfd, ev, 32, timeout);
+	if (n < 0 && errno == EINTR)
+		return 0;
+	if (n < 0)
+		return cai_fail_errno(err, errno, "waiting for events failed");
+	for (int i = 0; i < n; i++) {
+		struct loop_source *s = ev[i].data.ptr;
+		uint64_t count;
+		if (!s) {
+			ssize_t r = read(l->wakefd, &count, sizeof(count));
+			(void)r;
+			if (l->wake_fn)
+				l->wake_fn(l->wake_ctx);
+		} else if (s->dead) {
+			continue;
+		} else if (s->is_timer) {
+			/* A timer set again between its expiry and here reads as "not yet". */
+			if (read(s->fd, &count, sizeof(count)) == (ssize_t)sizeof(count))
+				s->timer_fn(s->ctx);
+		} else {
+			s->fd_fn(s->ctx, ev[i].events);
+		}
+	}
+	bury(l);
+	return 0;
+}
+
 int loop_run(struct loop *l, struct cai_error *err)
 {
-	while (!atomic_load(&l->stop)) {
-		struct epoll_event ev[32];
-		int n = epoll_wait(l->epfd, ev, 32, -1);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return cai_fail_errno(err, errno, "waiting for events failed");
-		for (int i = 0; i < n; i++) {
-			struct loop_source *s = ev[i].data.ptr;
-			uint64_t count;
-			if (!s) {
-				ssize_t r = read(l->wakefd, &count, sizeof(count));
-				(void)r;
-				if (l->wake_fn)
-					l->wake_fn(l->wake_ctx);
-			} else if (s->dead) {
-				continue;
-			} else if (s->is_timer) {
-				/* A timer set again between its expiry and here reads as "not yet". */
-				if (read(s->fd, &count, sizeof(count)) == (ssize_t)sizeof(count))
-					s->timer_fn(s->ctx);
-			} else {
-				s->fd_fn(s->ctx, ev[i].events);
-			}
-		}
-		bury(l);
-	}
+	while (!atomic_load(&l->stop))
+		if (turn(l, -1, err) < 0)
+			return -1;
 	return 0;
+}
+
+int loop_fd(const struct loop *l)
+{
+	return l->epfd;
+}
+
+int loop_poll(struct loop *l, struct cai_error *err)
+{
+	return turn(l, 0, err);
 }

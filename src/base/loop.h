@@ -40,6 +40,11 @@ void loop_wake(struct loop *l);
 int loop_run(struct loop *l, struct cai_error *err); /* until loop_stop; 0, or -1 when epoll itself failed */
 void loop_stop(struct loop *l);
 
+/* To nest a loop in another: the outer one watches loop_fd() (owned by the loop) for EPOLLIN and calls loop_poll() on the
+ * same thread, which handles what is ready without waiting. 0, or -1 when epoll itself failed. */
+int loop_fd(const struct loop *l);
+int loop_poll(struct loop *l, struct cai_error *err);
+
 /* CLOCK_MONOTONIC in ns. */
 uint64_t clock_mono_ns(void);
 /* CLOCK_REALTIME in ns. */
