@@ -1,0 +1,61 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# `make check`: every quick test; with --long the suite `long` too. Unit tests run under AddressSanitizer and UBSan, from a build of
+# their own; the others run the programs as they are installed. The last line is "N passed, N failed, N skipped"; the exit status
+# is 0 only when nothing failed. A test that needs what this host lacks exits 77 and says why.
+#
+# Environment: BUILD (build).
+set -eu -o pipefail
+export LC_ALL=C
+
+cd "$(dirname "$0")/.."
+BUILD=${BUILD:-build}
+long=
+[ "${1:-}" != --long ] || long=1
+jobs=$(nproc)
+
+scripts/packages.sh install build check ${long:+long}
+mkdir -p "$BUILD"
+kernel/build.sh "$BUILD"
+make --no-print-directory BUILD="$BUILD" build
+
+sanitized=$BUILD/sanitized
+if [ ! -e "$sanitized/build.ninja" ]; then
+	meson setup "$sanitized" -Db_sanitize=address,undefined -Db_lundef=false -Doptimization=1 >/dev/null
+fi
+ninja -C "$sanitized"
+
+# ASan reserves address space, not memory; halting on UBSan makes a report a failure.
+export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+export CAISSON_KERNEL=$PWD/$BUILD/kernel/vmlinux
+status=0
+run() { # BUILD_DIR SUITE...
+	local dir=$1 suites=()
+	shift
+	for s in "$@"; do suites+=(--suite "$s"); done
+	rm -f "$dir/meson-logs/testlog.json"
+	meson test -C "$dir" --no-rebuild --print-errorlogs --num-processes "$jobs" "${suites[@]}" || status=1
+	[ ! -f "$dir/meson-logs/testlog.json" ] || cat "$dir/meson-logs/testlog.json" >>"$results"
+}
+results=$(mktemp)
+trap 'rm -f "$results"' EXIT
+run "$sanitized" unit
+run "$BUILD" layout cpu boot e2e
+[ -z "$long" ] || run "$BUILD" long
+
+python3 - "$results" "$status" <<'PY'
+import json, sys
+count = {"passed": 0, "failed": 0, "skipped": 0}
+failed = []
+for line in open(sys.argv[1]):
+    test = json.loads(line)
+    kind = {"OK": "passed", "EXPECTEDFAIL": "passed", "SKIP": "skipped"}.get(test["result"], "failed")
+    count[kind] += 1
+    if kind == "failed":
+        failed.append(test["name"])
+for name in failed:
+    print("failed:", name)
+print("{passed} passed, {failed} failed, {skipped} skipped".format(**count))
+sys.exit(1 if failed or sys.argv[2] != "0" or not count["passed"] else 0)
+PY
