@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vmm-run: a developer's way to run a guest on caisson-vmm with nothing else around it. The serial console is standard output (and
+ * with -i standard input); how the guest ended is told on standard error and by the exit status:
+ *
+ *   0 powered off   10 + n: CONTROL_END_n (12 reset, 13 panic, 14 triple fault, 15 stopped, 16 accelerator lost, 17 jail,
+ *   18 internal)   2 refused configuration or usage   3 the monitor died without a word   4 --timeout passed
+ *
+ * Not installed; it shares no code with the command line that users have.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "proto/control.h"
+
+static const char usage[] =
+	"usage: vmm-run [--accel soft|kvm] [--cpus N] [-m MB] --kernel F [--initrd F] [--disk F[:ro]]... [--append STR]\n"
+	"               [--cmdline STR] [--vsock PATH] [--listen PATH] [--code-cache KB] [--stats] [--timeout S] [-i] [--probe NAME]\n"
+	"               [--vmm PATH]\n"
+	"  --append adds to the default command line, --cmdline replaces it; --vsock listens there for \"CONNECT port\";\n"
+	"  --stats asks for the monitor's figures at the end of each second and when the agent is ready; -i gives it standard\n"
+	"  input as the console's; --probe tries a forbidden call. The monitor is $CAISSON_VMM, or beside this build.\n";
+
+struct options {
+	struct control_config cfg;
+	const char *vmm, *append;
+	bool stats;
+	int timeout;
+	char cmdline[CONTROL_MAX_CMDLINE];
+};
+
+static void __attribute__((noreturn)) fail(const char *what, const char *on)
+{
+	fprintf(stderr, "vmm-run: %s%s%s%s%s\n", what, on ? " " : "", on ? on : "", errno ? ": " : "", errno ? strerror(errno) : "");
+	exit(2);
+}
+
+static int open_or_fail(const char *path, int flags)
+{
+	int fd = open(path, flags | O_CLOEXEC);
+	if (fd < 0)
+		fail("cannot open", path);
+	return fd;
+}
+
+static int listen_or_fail(const char *path, int type)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
+	if (strlen(path) >= sizeof(a.sun_path))
+		fail("path too long:", path);
+	strcpy(a.sun_path, path);
+	unlink(path);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(fd, 64) < 0)
+		fail("cannot listen on", path);
+	return fd;
+}
+
+static void add_disk(struct options *o, char *arg)
+{
+	if (o->cfg.n_disks == CONTROL_MAX_DISKS)
+		fail("too many disks", NULL);
+	unsigned i = o->cfg.n_disks++;
+	char *colon = strrchr(arg, ':');
+	bool ro = colon && !strcmp(colon, ":ro");
+	if (ro)
+		*colon = 0;
+	o->cfg.disk[i].flags = ro ? CONTROL_DISK_READONLY : 0;
+	snprintf(o->cfg.disk[i].id, sizeof(o->cfg.disk[i].id), "disk%u", i);
+	o->cfg.disk_fd[i] = open_or_fail(arg, ro ? O_RDONLY : O_RDWR);
+}
+
+static void parse(struct options *o, int argc, char **argv)
+{
+	enum { ACCEL = 256, CPUS, KERNEL, INITRD, DISK, APPEND, CMDLINE, VSOCK, LISTEN, CACHE, STATS, TIMEOUT, PROBE, VMM };
+	static const struct option longs[] = {
+		{"accel", 1, 0, ACCEL},     {"cpus", 1, 0, CPUS},       {"kernel", 1, 0, KERNEL}, {"initrd", 1, 0, INITRD},
+		{"disk", 1, 0, DISK},       {"append", 1, 0, APPEND},   {"cmdline", 1, 0, CMDLINE}, {"vsock", 1, 0, VSOCK},
+		{"listen", 1, 0, LISTEN},   {"code-cache", 1, 0, CACHE}, {"stats", 0, 0, STATS},   {"timeout", 1, 0, TIMEOUT},
+		{"probe", 1, 0, PROBE},     {"vmm", 1, 0, VMM},         {0},
+	};
+	struct control_config *c = &o->cfg;
+	const char *cmdline = NULL;
+	for (int k; (k = getopt_long(argc, argv, "m:i", longs, NULL)) != -1;) {
+		errno = 0;
+		switch (k) {
+		case 'm': c->mem_bytes = strtoull(optarg, NULL, 0) << 20; break;
+		case 'i': c->fd[CONTROL_FD_CONSOLE_IN] = 0; break;
+		case ACCEL: c->accel = !strcmp(optarg, "kvm") ? CONTROL_ACCEL_KVM : CONTROL_ACCEL_SOFT; break;
+		case CPUS: c->vcpus = (uint32_t)strtoul(optarg, NULL, 0); break;
+		case KERNEL: c->fd[CONTROL_FD_KERNEL] = open_or_fail(optarg, O_RDONLY); break;
+		case INITRD: c->fd[CONTROL_FD_INITRD] = open_or_fail(optarg, O_RDONLY); break;
+		case DISK: add_disk(o, optarg); break;
+		case APPEND: o->append = optarg; break;
+		case CMDLINE: cmdline = optarg; break;
+		case VSOCK: c->fd[CONTROL_FD_VSOCK] = listen_or_fail(optarg, SOCK_STREAM); break;
+		case LISTEN: c->fd[CONTROL_FD_LISTEN] = listen_or_fail(optarg, SOCK_SEQPACKET); break;
+		case CACHE: c->code_cache_bytes = strtoull(optarg, NULL, 0) << 10; break;
+		case STATS: o->stats = true; break;
+		case TIMEOUT: o->timeout = atoi(optarg); break;
+		case PROBE:
+			c->flags |= CONTROL_FLAG_SELFTEST_JAIL;
+			snprintf(c->jail_probe, sizeof(c->jail_probe), "%s", optarg);
+			break;
+		case VMM: o->vmm = optarg; break;
+		default: fputs(usage, stderr); exit(2);
+		}
+	}
+	errno = 0;
+	if (optind != argc || c->fd[CONTROL_FD_KERNEL] < 0) {
+		fputs(usage, stderr);
+		exit(2);
+	}
+	if (c->accel == CONTROL_ACCEL_KVM)
+		c->fd[CONTROL_FD_KVM] = open_or_fail("/dev/kvm", O_RDWR);
+	int n = snprintf(o->cmdline, sizeof(o->cmdline), "%s", cmdline ? cmdline : "console=ttyS0 panic=-1 tsc=reliable");
+	for (unsigned i = 0; !cmdline && i < 3 + c->n_disks; i++)
+		n += snprintf(o->cmdline + n, sizeof(o->cmdline) - (size_t)n, " virtio_mmio.device=4K@0x%x:%u", 0xd0000000u + i * 0x1000,
+			      5 + i);
+	if (o->append)
+		n += snprintf(o->cmdline + n, sizeof(o->cmdline) - (size_t)n, " %s", o->append);
+	if (n >= (int)sizeof(o->cmdline))
+		fail("command line too long", NULL);
+	c->cmdline = o->cmdline;
+}
+
+static pid_t spawn(const char *vmm, int sock)
+{
+	pid_t pid = fork();
+	if (pid < 0)
+		fail("cannot fork", NULL);
+	if (pid == 0) {
+		if (sock == CONTROL_FD)
+			fcntl(sock, F_SETFD, 0);
+		else
+			dup2(sock, CONTROL_FD);
+		execl(vmm, "caisson-vmm", NULL);
+		fprintf(stderr, "vmm-run: cannot run %s: %s\n", vmm, strerror(errno));
+		_exit(2);
+	}
+	close(sock);
+	return pid;
+}
+
+static void request(int sock, enum control_type type, uint32_t seq)
+{
+	struct buf b = {0};
+	control_put(&b, type, seq);
+	control_send(sock, b.p, b.len, NULL, 0);
+	buf_free(&b);
+}
+
+static void send_config(int sock, const struct control_config *c)
+{
+	int fds[CONTROL_MAX_FDS];
+	unsigned n = 0;
+	for (unsigned i = 0; i < CONTROL_N_FDS; i++)
+		if (c->fd[i] >= 0)
+			fds[n++] = c->fd[i];
+	for (unsigned i = 0; i < c->n_disks; i++)
+		fds[n++] = c->disk_fd[i];
+	struct buf b = {0};
+	control_put_config(&b, 1, c);
+	if (b.failed || control_send(sock, b.p, b.len, fds, n) < 0)
+		fail("cannot send the configuration", NULL);
+	buf_free(&b);
+}
+
+static double seconds(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static void show_status(const struct control_status *s)
+{
+	double up = (double)s->uptime_ns / 1e9;
+	fprintf(stderr,
+		"vmm-run: up %.3f s  %.1f M instructions (%.1f M/s)  at ready %.1f M  blocks %llu  cache %llu KiB  tlb misses %llu  "
+		"assists %llu  given back %llu KiB\n",
+		up, (double)s->instructions / 1e6, up > 0 ? (double)s->instructions / 1e6 / up : 0, (double)s->instructions_at_ready / 1e6,
+		(unsigned long long)s->blocks_decoded, (unsigned long long)s->code_cache_bytes >> 10,
+		(unsigned long long)s->tlb_misses, (unsigned long long)s->assists, (unsigned long long)s->balloon_bytes >> 10);
+}
+
+static const char *const ends[] = {"?",	      "powered off",  "reset", "panicked", "triple fault", "stopped", "accelerator lost",
+				   "jail",    "internal error"};
+
+/* One packet; returns an exit status, or -1 to go on. */
+static int on_packet(struct options *o, int sock, double t0)
+{
+	static uint8_t p[CONTROL_MAX_PACKET];
+	struct cai_error err;
+	struct control_header h;
+	unsigned n_fds = 0;
+	long n = control_recv(sock, p, sizeof(p), NULL, &n_fds);
+	if (n <= 0) {
+		fprintf(stderr, "vmm-run: the monitor died without a word\n");
+		return 3;
+	}
+	struct buf_reader r = buf_reader(p, (size_t)n);
+	if (control_get_header(&r, &h, &err) < 0) {
+		fprintf(stderr, "vmm-run: %s\n", err.text);
+		return 3;
+	}
+	if (h.type == CONTROL_ERROR) {
+		cleanup_free char *text = NULL;
+		uint32_t e;
+		control_get_error(&r, &e, &text, &err);
+		fprintf(stderr, "vmm-run: refused: %s\n", text ? text : "?");
+		return h.seq == 1 ? 2 : -1;
+	} else if (h.type == CONTROL_OK && h.seq == 1) {
+		if (o->stats)
+			fprintf(stderr, "vmm-run: configured after %.1f ms\n", (seconds() - t0) * 1e3);
+		request(sock, CONTROL_START, 2);
+	} else if (h.type == CONTROL_STATUS) {
+		struct control_status s;
+		if (control_get_status(&r, &s, &err) == 0)
+			show_status(&s);
+	} else if (h.type == CONTROL_READY) {
+		fprintf(stderr, "vmm-run: agent ready after %.3f s\n", seconds() - t0);
+		if (o->stats)
+			request(sock, CONTROL_QUERY, 3);
+	} else if (h.type == CONTROL_ENDED) {
+		struct control_ended e;
+		if (control_get_ended(&r, &e, &err) < 0)
+			return 3;
+		const char *name = e.reason < sizeof(ends) / sizeof(*ends) ? ends[e.reason] : "?";
+		fprintf(stderr, "vmm-run: %s: %s (after %.3f s)\n", name, e.text, seconds() - t0);
+		int status = e.reason == CONTROL_END_POWEROFF ? 0 : 10 + (int)e.reason;
+		control_ended_free(&e);
+		return status;
+	}
+	return -1;
+}
+
+static int run(struct options *o, int sock)
+{
+	double t0 = seconds(), next = t0 + 1;
+	send_config(sock, &o->cfg);
+	for (;;) {
+		struct pollfd p = {.fd = sock, .events = POLLIN};
+		double now = seconds();
+		if (o->timeout && now - t0 > o->timeout) {
+			fprintf(stderr, "vmm-run: timeout\n");
+			return 4;
+		}
+		if (o->stats && now >= next) {
+			request(sock, CONTROL_QUERY, 3);
+			next += 1;
+		}
+		if (poll(&p, 1, 100) <= 0)
+			continue;
+		int status = on_packet(o, sock, t0);
+		if (status >= 0)
+			return status;
+	}
+}
+
+int main(int argc, char **argv)
+{
+	struct options o = {.vmm = getenv("CAISSON_VMM")};
+	control_config_init(&o.cfg);
+	o.cfg.vcpus = 1;
+	o.cfg.mem_bytes = 512ull << 20;
+	o.cfg.accel = CONTROL_ACCEL_SOFT;
+	o.cfg.fd[CONTROL_FD_CONSOLE] = 1;
+	strcpy(o.cfg.cpu_model, "v2");
+	parse(&o, argc, argv);
+
+	char beside[4096];
+	ssize_t n = readlink("/proc/self/exe", beside, sizeof(beside) - 64);
+	if (!o.vmm && n > 0) {
+		beside[n] = 0;
+		*strrchr(beside, '/') = 0;
+		strcat(beside, "/../../src/vmm/caisson-vmm");
+		o.vmm = beside;
+	}
+	int sv[2];
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) < 0)
+		fail("cannot make a socket pair", NULL);
+	pid_t pid = spawn(o.vmm, sv[1]);
+	int status = run(&o, sv[0]);
+	close(sv[0]); /* ends a monitor that still runs */
+	int w = 0;
+	waitpid(pid, &w, 0);
+	if (WIFSIGNALED(w))
+		fprintf(stderr, "vmm-run: the monitor died of signal %d\n", WTERMSIG(w));
+	return status;
+}
