@@ -88,6 +88,11 @@ int vcpus_create(struct vcpus *v, struct hv_vm *vm, unsigned n, vcpus_exit_fn *o
 		vcpus_destroy(v);
 		return cai_fail_errno(err, e, "cannot make the thread of vCPU %u", made);
 	}
+	/* A new thread makes system calls of its own before it comes to us, which the coming filter would not let pass. */
+	pthread_mutex_lock(&v->lock);
+	while (v->n_parked < v->n)
+		pthread_cond_wait(&v->parked, &v->lock);
+	pthread_mutex_unlock(&v->lock);
 	return 0;
 }
 

@@ -37,7 +37,7 @@ struct vcpus {
 	struct vcpu_thread t[HV_MAX_VCPUS];
 };
 
-/* Makes n threads, all held. After a failure nothing is left. vm is borrowed. */
+/* Makes n threads and returns when all of them are up and held. After a failure nothing is left. vm is borrowed. */
 int vcpus_create(struct vcpus *v, struct hv_vm *vm, unsigned n, vcpus_exit_fn *on_exit, void *ctx, struct cai_error *err);
 /* Ends the threads; the monitor itself just exits. */
 void vcpus_destroy(struct vcpus *v);
