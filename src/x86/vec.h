@@ -47,4 +47,12 @@ extern const unsigned x86_vec_rows;
  * raises #UD if it does not know it either). Depends on prefixes (66, F3, F2), opcode, ModRM.mod, ModRM.reg for groups, REX.W. */
 int x86_vec_lookup(const struct x86_insn *i);
 
+/* The operation (enum x86_opcode) that runs the instruction i of row `row`. Fill in imm = row << 8 | imm8 and register
+ * numbers: register forms have dst = ModRM.rm, src = ModRM.reg when the row has X86_VF_MEM_DST, else dst = ModRM.reg, src = ModRM.rm; loads have dst =
+ * ModRM.reg; stores src = ModRM.reg. The address is base + disp (EA0). X86_OP_maskmov is a register form whose base must
+ * also be set, to rDI in DS or the overriding segment. */
+int x86_vec_select(const struct x86_insn *i, int row);
+/* The operation that takes an address with an index as well (EA1), or -1 where there is none. Memory forms only. */
+int x86_vec_select_indexed(const struct x86_insn *i, int row);
+
 #endif
