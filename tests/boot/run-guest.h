@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of the test host share. */
+#ifndef TESTS_BOOT_RUN_GUEST_H
+#define TESTS_BOOT_RUN_GUEST_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "hv/hv.h"
+#include "mem/mem.h"
+
+struct guest_virtio;
+
+struct guest_host {
+	struct mem mem;
+	struct hv_config cfg;
+	struct hv_vm *vm;
+	_Atomic int code; /* the guest's exit code, -1 while it runs */
+	pthread_mutex_t lock;
+	pthread_cond_t ended;
+	uint8_t scratch_port[4], scratch_mmio[64], counter;
+	struct guest_virtio *virtio;
+};
+
+/* Ends the guest with an exit code; the first one counts. Any thread. */
+void guest_host_end(struct guest_host *h, int code);
+
+/* guest-virtio.c: one virtio-rng, reached through ioeventfd and irqfd under kvm and directly under soft. */
+int guest_virtio_start(struct guest_host *h, bool kvm, struct cai_error *err);
+void guest_virtio_stop(struct guest_host *h);
+bool guest_virtio_mmio(struct guest_host *h, uint64_t gpa, void *data, unsigned len, bool is_write);
+
+/* hv_soft_create, or ENOSYS with the reason where this build has no software CPU. */
+int guest_soft_create(const struct hv_config *cfg, struct hv_vm **out, struct cai_error *err);
+
+#endif
