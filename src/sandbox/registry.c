@@ -137,12 +137,16 @@ static int try_create(struct registry *r, struct sandbox_dir *d, struct cai_erro
 	d->dir_fd = openat(d->parent_fd, d->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (d->dir_fd >= 0)
 		d->lock_fd = openat(d->dir_fd, "lock", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (d->lock_fd < 0 || flock(d->lock_fd, LOCK_EX | LOCK_NB) < 0 || asprintf(&d->path, "%s/sandboxes/%s", r->root, d->name) < 0) {
-		cai_fail_errno(err, errno, "cannot set up %s/sandboxes/%s", r->root, d->name);
-		sandbox_dir_remove(d);
-		return -1;
-	}
-	return 0;
+	if (d->lock_fd >= 0 && flock(d->lock_fd, LOCK_EX | LOCK_NB) == 0 && asprintf(&d->path, "%s/sandboxes/%s", r->root, d->name) >= 0)
+		return 0;
+	cai_fail_errno(err, errno, "cannot set up %s/sandboxes/%s", r->root, d->name);
+	if (d->lock_fd >= 0)
+		close(d->lock_fd);
+	if (d->dir_fd >= 0)
+		close(d->dir_fd);
+	d->lock_fd = d->dir_fd = -1;
+	remove_flat(d->parent_fd, d->name); /* the caller holds the registry lock */
+	return -1;
 }
 
 int registry_create(struct registry *r, const char *name, struct sandbox_dir *d, struct cai_error *err)
@@ -156,7 +160,10 @@ int registry_create(struct registry *r, const char *name, struct sandbox_dir *d,
 		return cai_fail_errno(err, errno, "cannot open %s/sandboxes", r->root);
 	if (name && *name) {
 		snprintf(d->name, sizeof(d->name), "%s", name);
-		return try_create(r, d, err);
+		if (try_create(r, d, err) == 0)
+			return 0;
+		sandbox_dir_remove(d); /* closes; there is no directory of ours */
+		return -1;
 	}
 	for (;;) {
 		uint64_t v = 0;
@@ -169,6 +176,7 @@ int registry_create(struct registry *r, const char *name, struct sandbox_dir *d,
 		if (e.errnum != EEXIST) {
 			if (err)
 				*err = e;
+			sandbox_dir_remove(d);
 			return -1;
 		}
 	}
@@ -217,6 +225,10 @@ int sandbox_dir_write(struct sandbox_dir *d, const char *file, const char *text,
 void sandbox_dir_remove(struct sandbox_dir *d)
 {
 	if (d->dir_fd >= 0) {
+		/* Under the registry lock, else a new sandbox of the same name could be made between our two steps. */
+		cleanup_close int lock = openat(d->parent_fd, "../lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+		while (lock >= 0 && flock(lock, LOCK_EX) < 0 && errno == EINTR)
+			;
 		static const char *const files[] = {"vsock.sock", "control.sock", "sandbox.json", "lock"};
 		for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++)
 			unlinkat(d->dir_fd, files[i], 0);

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the commands share: their table, options, messages. */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/error.h"
+
+#define CLI_EXIT_USAGE 125 /* as for every failure of Caisson itself, so that a program's own status stays recognisable */
+
+struct cli_command {
+	const char *name, *summary;
+	int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns the exit status */
+	void (*help)(void);
+};
+extern const struct cli_command cli_commands[]; /* ends with a NULL name */
+
+int cmd_run(int argc, char **argv);
+int cmd_doctor(int argc, char **argv);
+int cmd_version(int argc, char **argv);
+void help_run(void);
+void help_doctor(void);
+void help_version(void);
+
+/* One line on stderr: "caisson: TEXT". */
+void cli_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/*
+ * Options. `--name value`, `--name=value`, `-n value`, `-nvalue`, and short flags without value together (-it). Parsing stops
+ * at the first word that is no option, and after "--".
+ */
+enum { OPT_FLAG, OPT_VALUE };
+struct cli_option {
+	const char *name;  /* long, without dashes */
+	char letter;       /* short, or 0 */
+	int kind;
+	int id;            /* what the callback is told */
+};
+struct cli_parse {
+	int next;        /* index of the first argument that is no option */
+	bool dashes;     /* "--" ended the options */
+};
+/* Calls set(ctx, id, value) for each option (value NULL for flags); it returns 0, or -1 with *err. -1 with *err on anything
+ * unknown, with the nearest name suggested. */
+int cli_options(int argc, char **argv, const struct cli_option *opts, int (*set)(void *ctx, int id, const char *value, struct cai_error *err),
+		void *ctx, struct cli_parse *out, struct cai_error *err);
+
+/* The candidate closest to word, or NULL when none is close enough to be meant. */
+const char *cli_nearest(const char *word, const char *const *candidates, size_t n);
+
+#endif

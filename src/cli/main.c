@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory of operation: `caisson` is a table of commands over the sandbox library. Its start is part of every sandbox's start, so
+ * nothing happens here but what makes the process safe: descriptors 0 to 2 exist (else a socket could take the place of stdout),
+ * and what was inherited beyond them is not passed on to the programs that are started.
+ */
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "cli/cli.h"
+
+static int cmd_help(int argc, char **argv);
+
+static void help_help(void)
+{
+	puts("usage: caisson help [COMMAND]\n\nSay what Caisson does, or what COMMAND does.");
+}
+
+const struct cli_command cli_commands[] = {
+	{"run", "run a command in a new sandbox", cmd_run, help_run},
+	{"doctor", "say what this host offers, what is missing and how to mend it", cmd_doctor, help_doctor},
+	{"version", "print the version", cmd_version, help_version},
+	{"help", "print this, or the help of a command", cmd_help, help_help},
+	{NULL, NULL, NULL, NULL},
+};
+
+static void usage(FILE *f)
+{
+	fputs("caisson runs code you do not trust in a microVM with its own Linux kernel.\n\n"
+	      "usage: caisson COMMAND [FLAGS] [ARGUMENTS]\n\ncommands:\n",
+	      f);
+	for (const struct cli_command *c = cli_commands; c->name; c++)
+		fprintf(f, "  %-9s %s\n", c->name, c->summary);
+	fputs("\ntry:\n  caisson run -it --rm -- sh\n  caisson run --help\n", f);
+}
+
+static const struct cli_command *find(const char *name)
+{
+	for (const struct cli_command *c = cli_commands; c->name; c++)
+		if (!strcmp(c->name, name))
+			return c;
+	return NULL;
+}
+
+static int unknown_command(const char *name)
+{
+	const char *names[16];
+	size_t n = 0;
+	for (const struct cli_command *c = cli_commands; c->name && n < ARRAY_LEN(names); c++)
+		names[n++] = c->name;
+	const char *near = cli_nearest(name, names, n);
+	if (near)
+		cli_say("unknown command '%s'; did you mean '%s'?", name, near);
+	else
+		cli_say("unknown command '%s'; 'caisson help' lists them", name);
+	return CLI_EXIT_USAGE;
+}
+
+static int cmd_help(int argc, char **argv)
+{
+	if (argc < 2) {
+		usage(stdout);
+		return 0;
+	}
+	const struct cli_command *c = find(argv[1]);
+	if (!c)
+		return unknown_command(argv[1]);
+	c->help();
+	return 0;
+}
+
+/* A message that cannot be written (a full disk, a closed pipe) is a failure of the command that printed it. */
+static int finish(int status)
+{
+	if (fflush(stdout) != 0 && status == 0) {
+		cli_say("cannot write to standard output");
+		return CLI_EXIT_USAGE;
+	}
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	for (int fd; (fd = open("/dev/null", O_RDWR)) >= 0;)
+		if (fd > 2) {
+			close(fd);
+			break;
+		}
+	close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
+	const char *debug = getenv("CAISSON_DEBUG");
+	log_set_debug(debug && *debug && strcmp(debug, "0"));
+
+	if (argc < 2) {
+		usage(stderr);
+		return CLI_EXIT_USAGE;
+	}
+	const char *name = argv[1];
+	if (!strcmp(name, "--help") || !strcmp(name, "-h"))
+		name = "help";
+	else if (!strcmp(name, "--version") || !strcmp(name, "-V"))
+		name = "version";
+	else if (name[0] == '-') {
+		cli_say("unknown flag %s before the command; flags follow it, as in 'caisson run -it -- sh'", name);
+		return CLI_EXIT_USAGE;
+	}
+	const struct cli_command *c = find(name);
+	if (!c)
+		return unknown_command(name);
+	return finish(c->run(argc - 1, argv + 1));
+}
