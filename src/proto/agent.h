@@ -6,7 +6,8 @@
  * A body is at most AGENT_MAX_BODY bytes. Either side closes the stream on a malformed frame.
  *
  * A session: the host connects to port AGENT_PORT. The agent sends HELLO. Then one of
- *   - SETUP: machine-wide settings (hostname, clock, entropy, root file system); answered by OK or ERROR. Sent once, first.
+ *   - SETUP: machine-wide settings (hostname, clock, entropy, root file system); answered by OK or ERROR. Sent once, first. START may
+ *     follow on the same stream. One that failed may be sent again.
  *   - START: a process; answered by STARTED or ERROR. Then STDIN / STDIN_CLOSE / RESIZE / SIGNAL from the host, STDOUT / STDERR
  *     / STDIN_CREDIT from the agent, and EXIT last, after all output. When the host closes the stream early, the process
  *     (its whole session) gets SIGHUP and then SIGKILL.
@@ -14,6 +15,8 @@
  * Back-pressure: output waits on the stream itself; the agent stops reading the process's pipes when the stream is full.
  * Input has a window, so that RESIZE and SIGNAL never wait behind it: the host may send AGENT_STDIN_WINDOW bytes of STDIN, then
  * as much as STDIN_CREDIT frames hand back.
+ *
+ * After ERROR or EXIT the agent sends nothing more and ends its direction of the stream; the host then closes.
  *
  * When the agent is listening it opens (and closes) a connection to AGENT_READY_PORT of the host, CID 2: the monitor takes it as
  * "ready".
