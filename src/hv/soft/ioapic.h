@@ -22,7 +22,7 @@ struct ioapic_state {
 /* Drives a pin. Edge pins fire when level rises; level pins as long as it is up. gsi >= IOAPIC_PINS is ignored. */
 void irqchip_set_gsi(struct irqchip *c, unsigned gsi, bool level);
 
-/* The register page at LAYOUT_IOAPIC_BASE: 32-bit registers at 0x00 (select), 0x10 (window) and 0x40 (EOI). */
+/* The register page at HV_IOAPIC_BASE: 32-bit registers at 0x00 (select), 0x10 (window) and 0x40 (EOI). */
 void ioapic_mmio(struct irqchip *c, uint64_t off, void *data, unsigned len, bool is_write);
 
 void ioapic_save(struct irqchip *c, struct ioapic_state *st);

@@ -48,7 +48,7 @@ void irqchip_free(struct irqchip *c);
 void irqchip_set_flag(struct irqchip *c, unsigned vcpu, _Atomic uint32_t *word, uint32_t bits);
 void irqchip_set_timer_hook(struct irqchip *c, irqchip_timer_fn *fn, void *ctx);
 
-/* The xAPIC register page (LAYOUT_LAPIC_BASE, 4 KiB). len 4 on 16-byte boundaries does something; else reads give 0 and
+/* The xAPIC register page (HV_LAPIC_BASE, 4 KiB). len 4 on 16-byte boundaries does something; else reads give 0 and
  * writes are dropped. In x2APIC mode or globally disabled it returns false: nobody answers. */
 bool lapic_mmio(struct irqchip *c, unsigned vcpu, uint64_t off, void *data, unsigned len, bool is_write, uint64_t now);
 
@@ -78,7 +78,8 @@ void lapic_post_irq(struct irqchip *c, unsigned vcpu, uint8_t vector, bool level
 
 /* [any] The time at which the timer is due (CLOCK_MONOTONIC ns), or LAPIC_NO_DEADLINE. One relaxed load. */
 uint64_t lapic_timer_deadline(struct irqchip *c, unsigned vcpu);
-/* [any] Fires the timer when it is due: posts its interrupt once and, when periodic, arms the next. True when it fired. */
+/* [any] Fires the timer when it is due: posts its interrupt once (flag bit, no kick: a caller on another thread kicks the vCPU
+ * itself) and, when periodic, arms the next. True when it fired. */
 bool lapic_poll_timer(struct irqchip *c, unsigned vcpu, uint64_t now);
 
 /* tsc = CLOCK_MONOTONIC ns + offset, for the TSC-deadline timer; a pending deadline keeps its TSC value. */
