@@ -19,7 +19,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 #include <cpuid.h>
 
 #include "base/util.h"
@@ -29,9 +28,16 @@
 #define MSR_LSTAR  0xC0000082u
 #define MSR_SFMASK 0xC0000084u
 
+/* A KVM on a processor that shows neither VMX nor SVM can only be such a one. Asked of the processor itself, because in the jail there is
+ * no /sys to look for the module's name in. */
 unsigned kvm_quirks_detect(void)
 {
-	return access("/sys/module/kvm_pvm", F_OK) == 0 ? KVM_QUIRK_PVM : 0;
+	unsigned a, b, c, d;
+	if (__get_cpuid(1, &a, &b, &c, &d) && (c & 1u << 5))
+		return 0;
+	if (__get_cpuid(0x80000001, &a, &b, &c, &d) && (c & 1u << 2))
+		return 0;
+	return KVM_QUIRK_PVM;
 }
 
 /* Linux's numbers of CPUID features: word * 32 + bit (arch/x86/include/asm/cpufeatures.h). In order: XSAVE, POPCNT, SMAP, SMEP, INVPCID, RDSEED,

@@ -24,7 +24,7 @@ struct kvm_quirk_vcpu {
 	bool step;           /* hv_step is on */
 };
 
-/* KVM_QUIRK_* of this host. Looks into /sys/module: call it before the jail closes. */
+/* KVM_QUIRK_* of this host, if it has a KVM at all. Makes no system call. */
 unsigned kvm_quirks_detect(void);
 
 /* What a Linux guest's command line needs on a KVM with these quirks; "" where nothing. */
