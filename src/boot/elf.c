@@ -156,7 +156,7 @@ static int read_notes(const struct boot_file *f, const struct segment *s, struct
 int boot_load_elf(struct mem *m, const struct boot_file *f, enum boot_entry want, struct boot_image *img,
 		  struct cai_error *err)
 {
-	struct elf_image e;
+	struct elf_image e = {0};
 	struct segment s;
 	bool entry_inside = false, pvh_inside = false;
 
