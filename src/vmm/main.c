@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "hv/kvm/probe.h"
 #include "proto/control.h"
 #include "vmm/fatal.h"
 #include "vmm/jail.h"
@@ -24,12 +25,25 @@ static bool have_control_socket(void)
 	return getsockopt(CONTROL_FD, SOL_SOCKET, SO_TYPE, &type, &n) == 0 && type == SOCK_SEQPACKET;
 }
 
+/* What this host's KVM is good for, as one line of JSON: `caisson` asks, so that it needs no code of an accelerator itself. */
+static int print_probe(void)
+{
+	struct kvm_probe p;
+	char text[1024];
+	kvm_probe_run(-1, &p);
+	if (kvm_probe_json(&p, text, sizeof(text)) < 0)
+		return 1;
+	return puts(text) < 0 || fflush(stdout) != 0;
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 2 && !strcmp(argv[1], "--version")) {
 		puts("caisson-vmm " CAISSON_VERSION);
 		return 0;
 	}
+	if (argc == 2 && !strcmp(argv[1], "--probe"))
+		return print_probe();
 	if (argc != 1 || !have_control_socket()) {
 		fprintf(stderr, "caisson-vmm: this program is started by caisson, with its control socket as descriptor %d; "
 				"see caisson-vmm(8)\n", CONTROL_FD);
