@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 
 #include "hv/hv.h"
+#include "hv/kvm/probe.h"
 
 struct fake_vcpu {
 	struct hv_vcpu hv;
@@ -153,6 +154,16 @@ int hv_soft_create(const struct hv_config *cfg, struct hv_vm **out, struct cai_e
 int hv_kvm_create(const struct hv_config *cfg, struct hv_vm **out, struct cai_error *err)
 {
 	return cai_fail(err, ENODEV, "this test has no KVM");
+}
+
+void kvm_probe_run(int fd, struct kvm_probe *out)
+{
+	*out = (struct kvm_probe){.verdict = KVM_ABSENT};
+}
+
+int kvm_probe_json(const struct kvm_probe *p, char *buf, size_t size)
+{
+	return -1;
 }
 
 unsigned long fake_elf(void *out, unsigned long room, const void *program, unsigned long n)
