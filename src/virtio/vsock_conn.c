@@ -168,6 +168,8 @@ void vsock_conn_update(struct vsock_conn *c)
 {
 	struct virtio_vsock *v = c->v;
 
+	if (c->hup && c->guest_no_recv && !c->host_eof)
+		vsock_conn_host_eof(c); /* what is unread stays so */
 	if (c->state == VSOCK_OPEN && c->shut_told == SHUT_ALL) {
 		vsock_conn_drop_host(c);
 		leave_state(c);
@@ -480,6 +482,17 @@ int vsock_packet(struct virtio_vsock *v)
 	return 0;
 }
 
+/* True when the client has ended and left nothing to read. */
+static bool at_end(const struct vsock_conn *c)
+{
+	char byte;
+	ssize_t n;
+	do
+		n = recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	return n == 0 || (n < 0 && errno != EAGAIN);
+}
+
 void vsock_conn_event(struct vsock_conn *c, uint32_t events)
 {
 	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
@@ -504,6 +517,9 @@ void vsock_conn_event(struct vsock_conn *c, uint32_t events)
 			host_gone(c);
 		else if (events & EPOLLOUT && c->out_len)
 			flush(c);
+		/* Looked at now and not when there is credit to read, so that a close is told in one packet and without delay. */
+		if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR) && c->fd >= 0 && !c->guest_no_recv && at_end(c))
+			vsock_conn_host_eof(c);
 		break;
 	default:
 		return;

@@ -57,25 +57,25 @@ static uint32_t put_rst(struct virtio_vsock *v)
 /* The most urgent control packet of c. Everything before it in c's life has been sent, so RST may overtake the rest. */
 static uint32_t put_control(struct virtio_vsock *v, struct vsock_conn *c)
 {
-	uint32_t sent;
 	if (c->pend & VSOCK_PEND_RST) {
-		sent = ~0u;
+		c->pend = 0;
 		put_header(v, c, VIRTIO_VSOCK_OP_RST, 0, 0);
-	} else if (c->pend & (sent = VSOCK_PEND_REQUEST)) {
+	} else if (c->pend & VSOCK_PEND_REQUEST) {
+		c->pend &= ~VSOCK_PEND_REQUEST;
 		put_header(v, c, VIRTIO_VSOCK_OP_REQUEST, 0, 0);
-	} else if (c->pend & (sent = VSOCK_PEND_RESPONSE)) {
+	} else if (c->pend & VSOCK_PEND_RESPONSE) {
+		c->pend &= ~VSOCK_PEND_RESPONSE;
 		put_header(v, c, VIRTIO_VSOCK_OP_RESPONSE, 0, 0);
 	} else if (c->shut_want & ~c->shut_told) {
-		sent = 0;
 		c->shut_told = c->shut_want;
 		put_header(v, c, VIRTIO_VSOCK_OP_SHUTDOWN, c->shut_told, 0);
-	} else if (c->pend & (sent = VSOCK_PEND_CREDIT_REQUEST)) {
+	} else if (c->pend & VSOCK_PEND_CREDIT_REQUEST) {
+		c->pend &= ~VSOCK_PEND_CREDIT_REQUEST;
 		put_header(v, c, VIRTIO_VSOCK_OP_CREDIT_REQUEST, 0, 0);
 	} else {
-		sent = VSOCK_PEND_CREDIT_UPDATE;
+		c->pend &= ~VSOCK_PEND_CREDIT_UPDATE;
 		put_header(v, c, VIRTIO_VSOCK_OP_CREDIT_UPDATE, 0, 0);
 	}
-	c->pend &= ~sent;
 	vsock_conn_update(c);
 	return HDR;
 }
