@@ -155,8 +155,8 @@ static int oldest_first(const void *a, const void *b)
 	return x->tv_nsec < y->tv_nsec ? -1 : x->tv_nsec > y->tv_nsec;
 }
 
-/* Removes unfinished files and, beyond the bounds, the images unused for longest. Call with the cache locked. */
-static void prune(int dir, const char *keep)
+/* Removes unfinished files and, to make room for one more, the images unused for longest. Call with the cache locked. */
+static void prune(int dir)
 {
 	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	cleanup_closedir DIR *d = fd < 0 ? NULL : fdopendir(fd);
@@ -184,9 +184,7 @@ static void prune(int dir, const char *keep)
 	if (n)
 		qsort(l, n, sizeof(*l), oldest_first);
 	size_t left = n;
-	for (size_t i = 0; i < n && (left > CACHE_MAX_IMAGES || total > CACHE_MAX_BYTES); i++) {
-		if (!strcmp(l[i].name, keep))
-			continue;
+	for (size_t i = 0; i < n && (left >= CACHE_MAX_IMAGES || total > CACHE_MAX_BYTES); i++) {
 		unlinkat(dir, l[i].name, 0);
 		total -= (uint64_t)l[i].size;
 		left--;
@@ -247,7 +245,7 @@ static int make_image(int dir, const char *cache, const char *tree, int *image, 
 		image_name(tree, &f, all_root, name);
 		if ((*image = open_cached(dir, name)) >= 0)
 			return 0; /* another run made it while we waited for the lock */
-		prune(dir, name);
+		prune(dir);
 		snprintf(tmp_name, sizeof(tmp_name), ".tmp-%d.erofs", (int)getpid());
 		cleanup_free char *tmp = path_join(cache, tmp_name);
 		if (!tmp)
