@@ -40,7 +40,7 @@ enum control_end ending_get(struct ending *e, char *text)
 	pthread_mutex_lock(&e->lock);
 	enum control_end r = e->reason;
 	if (r)
-		memcpy(text, e->text, sizeof(e->text));
+		snprintf(text, sizeof(e->text), "%s", e->text);
 	pthread_mutex_unlock(&e->lock);
 	return r;
 }

@@ -264,13 +264,16 @@ static void lower(int resource, rlim_t to)
 	setrlimit(resource, &r);
 }
 
-int jail_seal(struct jail_status *st, uint64_t fsize, struct cai_error *err)
+int jail_seal(struct jail_status *st, uint64_t fsize, bool kvm, struct cai_error *err)
 {
 	lower(RLIMIT_NOFILE, JAIL_MAX_FDS);
 	lower(RLIMIT_FSIZE, fsize);
 	lower(RLIMIT_MEMLOCK, 0);
 	lower(RLIMIT_MSGQUEUE, 0);
-	lower(RLIMIT_NPROC, 0);
+	/* Since Linux 6.13 the first KVM_RUN makes a worker thread that counts as ours, and fails for ever with EAGAIN where none
+	 * is allowed. The filter forbids clone() anyway. */
+	if (!kvm)
+		lower(RLIMIT_NPROC, 0);
 	struct sock_fprog prog = {.len = ARRAY_LEN(jail_filter), .filter = (struct sock_filter *)(uintptr_t)jail_filter};
 	long r = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &prog);
 	if (r > 0)

@@ -33,9 +33,9 @@ struct jail_status {
  */
 int jail_enter(struct jail_status *st, bool keep_stderr, struct cai_error *err);
 
-/* Limits and the filter, for all threads. fsize: the largest file offset to be written. After this no thread can be made.
- * A forbidden call raises SIGSYS (see fatal.h). */
-int jail_seal(struct jail_status *st, uint64_t fsize, struct cai_error *err);
+/* Limits and the filter, for all threads. fsize: the largest file offset to be written. kvm: KVM will run, which makes a
+ * kernel thread on our account later. After this the monitor can make no thread. A forbidden call raises SIGSYS (see fatal.h). */
+int jail_seal(struct jail_status *st, uint64_t fsize, bool kvm, struct cai_error *err);
 
 /* Name of an x86-64 system call, or NULL. Safe in a signal handler. */
 const char *jail_syscall_name(int nr);

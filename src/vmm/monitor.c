@@ -64,7 +64,8 @@ static int configure(void *ctx, struct control_config *cfg, struct cai_error *er
 	if (!o->machine)
 		return -1;
 	o->fatal->mem = &o->machine->mem;
-	if (o->seal && jail_seal(o->jail, machine_max_file(o->machine), err) < 0)
+	bool kvm = o->machine->cfg.accel == CONTROL_ACCEL_KVM;
+	if (o->seal && jail_seal(o->jail, machine_max_file(o->machine), kvm, err) < 0)
 		return -1;
 	log_debug("jail: user namespace %d, own uid %d (%u), filter %d", o->jail->user_ns, o->jail->own_uid,
 		  (unsigned)o->jail->uid, o->jail->sealed);
