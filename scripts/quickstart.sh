@@ -124,7 +124,7 @@ done_with "$caisson"
 # --- 5 The first sandbox --------------------------------------------------------------------------------------------------
 printf '[5/5] first sandbox\n'
 guest=$("$caisson" run --rm -- uname -srm 2>"$BUILD/first.log" </dev/null) || fail "the first sandbox did not run" "$BUILD/first.log"
-boundary=$("$caisson" doctor 2>/dev/null | sed -n 's/^[[:space:]]*boundary[[:space:]:]*//p' | head -n 1) || boundary=
+boundary=$("$caisson" doctor --cached 2>/dev/null | awk '$2 == "boundary" { sub(/^[^ ]+ +boundary +/, ""); print; exit }') || boundary=
 printf '  %-9s %s\n' host "$(uname -srm)"
 printf '  %-9s %s   <- its own kernel\n' guest "$guest"
 printf '  %-9s %s\n' boundary "${boundary:-see caisson doctor}"
