@@ -16,6 +16,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
@@ -101,7 +102,11 @@ static void on_vcpu_exit(void *ctx, unsigned index, const struct hv_exit *e)
 	struct machine *m = ctx;
 	switch (e->reason) {
 	case HV_EXIT_SHUTDOWN:
-		machine_end(m, CONTROL_END_TRIPLE_FAULT, "vCPU %u met a triple fault%s%s", index, e->text[0] ? ": " : "", e->text);
+		if (strstr(e->text, "triple fault"))
+			machine_end(m, CONTROL_END_TRIPLE_FAULT, "%s", e->text);
+		else
+			machine_end(m, CONTROL_END_TRIPLE_FAULT, "vCPU %u met a triple fault%s%s", index, e->text[0] ? ": " : "",
+				    e->text);
 		break;
 	case HV_EXIT_STOP:
 		/* A device callback stopped it and has said why; this is for one that has not. */

@@ -27,8 +27,9 @@
 
 static const char usage[] =
 	"usage: vmm-run [--accel soft|kvm] [--cpus N] [-m MB] --kernel F [--initrd F] [--disk F[:ro]]... [--append STR]\n"
-	"               [--cmdline STR] [--vsock PATH] [--listen PATH] [--code-cache KB] [--stats] [--timeout S] [-i] [--probe NAME]\n"
+	"               [--cmdline STR] [--vsock PATH] [--listen PATH] [--code-cache KB] [--stats] [--pause MS] [--timeout S] [-i] [--probe NAME]\n"
 	"               [--vmm PATH]\n"
+	"  --pause pauses and resumes the guest again and again, MS milliseconds each;\n"
 	"  --append adds to the default command line, --cmdline replaces it; --vsock listens there for \"CONNECT port\";\n"
 	"  --stats asks for the monitor's figures at the end of each second and when the agent is ready; -i gives it standard\n"
 	"  input as the console's; --probe tries a forbidden call. The monitor is $CAISSON_VMM, or beside this build.\n";
@@ -37,7 +38,8 @@ struct options {
 	struct control_config cfg;
 	const char *vmm, *append;
 	bool stats;
-	int timeout;
+	int timeout, pause_ms;
+	bool started;
 	char cmdline[CONTROL_MAX_CMDLINE];
 };
 
@@ -84,12 +86,13 @@ static void add_disk(struct options *o, char *arg)
 
 static void parse(struct options *o, int argc, char **argv)
 {
-	enum { ACCEL = 256, CPUS, KERNEL, INITRD, DISK, APPEND, CMDLINE, VSOCK, LISTEN, CACHE, STATS, TIMEOUT, PROBE, VMM };
+	enum { ACCEL = 256, CPUS, KERNEL, INITRD, DISK, APPEND, CMDLINE, VSOCK, LISTEN, CACHE, STATS, TIMEOUT, PROBE, VMM, PAUSE };
 	static const struct option longs[] = {
 		{"accel", 1, 0, ACCEL},     {"cpus", 1, 0, CPUS},       {"kernel", 1, 0, KERNEL}, {"initrd", 1, 0, INITRD},
 		{"disk", 1, 0, DISK},       {"append", 1, 0, APPEND},   {"cmdline", 1, 0, CMDLINE}, {"vsock", 1, 0, VSOCK},
 		{"listen", 1, 0, LISTEN},   {"code-cache", 1, 0, CACHE}, {"stats", 0, 0, STATS},   {"timeout", 1, 0, TIMEOUT},
-		{"probe", 1, 0, PROBE},     {"vmm", 1, 0, VMM},         {0},
+		{"probe", 1, 0, PROBE},     {"vmm", 1, 0, VMM},         {"pause", 1, 0, PAUSE},
+		{0},
 	};
 	struct control_config *c = &o->cfg;
 	const char *cmdline = NULL;
@@ -114,6 +117,7 @@ static void parse(struct options *o, int argc, char **argv)
 			c->flags |= CONTROL_FLAG_SELFTEST_JAIL;
 			snprintf(c->jail_probe, sizeof(c->jail_probe), "%s", optarg);
 			break;
+		case PAUSE: o->pause_ms = atoi(optarg); break;
 		case VMM: o->vmm = optarg; break;
 		default: fputs(usage, stderr); exit(2);
 		}
@@ -226,6 +230,8 @@ static int on_packet(struct options *o, int sock, double t0)
 		if (o->stats)
 			fprintf(stderr, "vmm-run: configured after %.1f ms\n", (seconds() - t0) * 1e3);
 		request(sock, CONTROL_START, 2);
+	} else if (h.type == CONTROL_OK && h.seq == 2) {
+		o->started = true;
 	} else if (h.type == CONTROL_STATUS) {
 		struct control_status s;
 		if (control_get_status(&r, &s, &err) == 0)
@@ -249,7 +255,8 @@ static int on_packet(struct options *o, int sock, double t0)
 
 static int run(struct options *o, int sock)
 {
-	double t0 = seconds(), next = t0 + 1;
+	double t0 = seconds(), next = t0 + 1, flip = t0 + o->pause_ms / 1e3;
+	bool paused = false;
 	send_config(sock, &o->cfg);
 	for (;;) {
 		struct pollfd p = {.fd = sock, .events = POLLIN};
@@ -262,7 +269,12 @@ static int run(struct options *o, int sock)
 			request(sock, CONTROL_QUERY, 3);
 			next += 1;
 		}
-		if (poll(&p, 1, 100) <= 0)
+		if (o->pause_ms && o->started && now >= flip) {
+			request(sock, paused ? CONTROL_RESUME : CONTROL_PAUSE, 4);
+			paused = !paused;
+			flip = now + o->pause_ms / 1e3;
+		}
+		if (poll(&p, 1, o->pause_ms ? 1 : 100) <= 0)
 			continue;
 		int status = on_packet(o, sock, t0);
 		if (status >= 0)
