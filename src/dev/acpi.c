@@ -35,6 +35,7 @@
 #define BOOT_ARCH_NO_VGA   BIT(2)
 #define BOOT_ARCH_NO_RTC   BIT(5)
 #define FADT_F_WBINVD      BIT(0)
+#define FADT_F_NO_BUTTONS  (BIT(4) | BIT(5)) /* no fixed power and sleep buttons */
 #define FADT_F_RESET_REG   BIT(10)
 #define FADT_F_HW_REDUCED  BIT(20)
 
@@ -120,7 +121,7 @@ static void put_generation_id(struct buf *b)
 {
 	size_t dev = aml_device(b, "VGEN");
 	aml_name(b, "_HID");
-	aml_string(b, "CAISGEN");
+	aml_string(b, "CAIS0001");
 	aml_name(b, "_CID");
 	aml_string(b, "VM_Gen_Counter");
 	aml_name(b, "_DDN");
@@ -183,7 +184,7 @@ static uint64_t put_fadt(struct buf *b, uint64_t dsdt)
 	uint8_t body[FADT_BYTES] = {0};
 	store_le32(body + FADT_DSDT, (uint32_t)dsdt);
 	store_le16(body + FADT_BOOT_ARCH, BOOT_ARCH_NO_VGA | BOOT_ARCH_NO_RTC);
-	store_le32(body + FADT_FLAGS, FADT_F_WBINVD | FADT_F_RESET_REG | FADT_F_HW_REDUCED);
+	store_le32(body + FADT_FLAGS, FADT_F_WBINVD | FADT_F_NO_BUTTONS | FADT_F_RESET_REG | FADT_F_HW_REDUCED);
 	set_port_gas(body + FADT_RESET_REG, LAYOUT_RESET_PORT);
 	body[FADT_RESET_VALUE] = 1;
 	body[FADT_MINOR] = 5;
