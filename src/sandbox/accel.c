@@ -74,6 +74,7 @@ static int verdict_from_json(json_t *o, struct kvm_verdict *v, struct cai_error 
 	const char *state = json_string_value(json_object_get(o, "kvm"));
 	const char *reason = json_string_value(json_object_get(o, "reason"));
 	const char *boundary = json_string_value(json_object_get(o, "boundary"));
+	const char *cmdline = json_string_value(json_object_get(o, "cmdline"));
 	*v = (struct kvm_verdict){.state = KVM_UNUSABLE};
 	unsigned i = 0;
 	while (state && i < ARRAY_LEN(state_names) && strcmp(state, state_names[i]))
@@ -86,6 +87,8 @@ static int verdict_from_json(json_t *o, struct kvm_verdict *v, struct cai_error 
 	if (v->state == KVM_USABLE && v->boundary < BOUNDARY_HYPERVISOR)
 		v->state = KVM_UNUSABLE; /* a usable KVM without a boundary is a contradiction: do not build on it */
 	snprintf(v->reason, sizeof(v->reason), "%s", reason ? reason : "");
+	if (cmdline && strlen(cmdline) < sizeof(v->cmdline)) /* half a list of parameters would be worse than none */
+		strcpy(v->cmdline, cmdline);
 	v->mips = json_number_value(json_object_get(o, "mips"));
 	v->probe_ms = json_number_value(json_object_get(o, "ns")) / 1e6;
 	return 0;

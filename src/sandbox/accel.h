@@ -19,6 +19,7 @@ struct kvm_verdict {
 	enum kvm_state state;
 	enum boundary boundary; /* what --accel kvm would be; BOUNDARY_NONE when it cannot run at all */
 	char reason[256];       /* one clause: why it is not usable, or what it is */
+	char cmdline[512];      /* kernel parameters that a guest on this KVM needs; usually empty */
 	double mips;            /* ring-0 speed the probe saw, million instructions a second; 0: not timed */
 	double probe_ms;        /* what the probe took */
 	bool cached;

@@ -162,8 +162,12 @@ static char *first_existing(const char *dir, const char *const *rel)
 {
 	for (; *rel; rel++) {
 		char *p = path_join(dir, *rel);
-		if (p && access(p, R_OK) == 0)
-			return p;
+		if (p && access(p, R_OK) == 0) {
+			char *plain = realpath(p, NULL); /* without "..", for people */
+			if (plain)
+				free(p);
+			return plain ? plain : p;
+		}
 		free(p);
 	}
 	return NULL;

@@ -37,9 +37,11 @@ static int open_asset(const char *what, const char *given, enum paths_asset whic
 	return own ? open_regular(what, own, err) : -1;
 }
 
-/* One line from the file beside the kernel, then what the user appends. */
-static char *make_cmdline(const struct sandbox_spec *spec, struct cai_error *err)
+/* One line from the file beside the kernel, then what the accelerator needs, then what the user appends, who has the last word. */
+static char *make_cmdline(const struct sandbox_plan *p, struct cai_error *err)
 {
+	const struct sandbox_spec *spec = p->spec;
+	const char *accel = p->accel.kvm ? p->accel.verdict.cmdline : "";
 	cleanup_free char *path = paths_asset(ASSET_CMDLINE, err);
 	cleanup_free char *base = NULL;
 	size_t len;
@@ -51,7 +53,7 @@ static char *make_cmdline(const struct sandbox_spec *spec, struct cai_error *err
 	while (len && base[len - 1] == ' ')
 		base[--len] = 0;
 	char *s;
-	if (asprintf(&s, "%s%s%s%s", base, spec->debug ? " ignore_loglevel" : "", spec->append ? " " : "", spec->append ? spec->append : "") < 0) {
+	if (asprintf(&s, "%s%s%s%s%s%s", base, spec->debug ? " ignore_loglevel" : "", accel[0] ? " " : "", accel, spec->append ? " " : "", spec->append ? spec->append : "") < 0) {
 		cai_fail(err, ENOMEM, "out of memory");
 		return NULL;
 	}
@@ -73,9 +75,8 @@ static int fill(struct sandbox_plan *p, struct cai_error *err)
 		return -1;
 	if ((p->initrd = open_asset("initramfs", spec->initrd, ASSET_INITRD, err)) < 0)
 		return -1;
-	if (!(p->cmdline = make_cmdline(spec, err)) || !(p->monitor = paths_libexec("caisson-vmm", err)))
-		return -1;
-	if (registry_open(&p->reg, err) < 0 || accel_choose(&p->reg, spec, &p->accel, err) < 0)
+	if (!(p->monitor = paths_libexec("caisson-vmm", err)) || registry_open(&p->reg, err) < 0 ||
+	    accel_choose(&p->reg, spec, &p->accel, err) < 0 || !(p->cmdline = make_cmdline(p, err)))
 		return -1;
 	if (p->accel.kvm && (p->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC)) < 0)
 		return cai_fail_errno(err, errno, "cannot open /dev/kvm");
