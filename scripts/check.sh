@@ -40,22 +40,8 @@ run() { # BUILD_DIR SUITE...
 }
 results=$(mktemp)
 trap 'rm -f "$results"' EXIT
-run "$sanitized" unit
-run "$BUILD" layout cpu boot e2e
+run "$sanitized" unit fuzz
+run "$BUILD" layout cpu boot security e2e
 [ -z "$long" ] || run "$BUILD" long
 
-python3 - "$results" "$status" <<'PY'
-import json, sys
-count = {"passed": 0, "failed": 0, "skipped": 0}
-failed = []
-for line in open(sys.argv[1]):
-    test = json.loads(line)
-    kind = {"OK": "passed", "EXPECTEDFAIL": "passed", "SKIP": "skipped"}.get(test["result"], "failed")
-    count[kind] += 1
-    if kind == "failed":
-        failed.append(test["name"])
-for name in failed:
-    print("failed:", name)
-print("{passed} passed, {failed} failed, {skipped} skipped".format(**count))
-sys.exit(1 if failed or sys.argv[2] != "0" or not count["passed"] else 0)
-PY
+python3 scripts/count_tests.py "$results" "$status"
