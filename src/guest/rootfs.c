@@ -134,6 +134,7 @@ int rootfs_mount(const struct agent_setup *m, struct cai_error *err)
 /* 1 when path is a directory to mount on, made if need be; 0 when there is none and none can be made; -1 for something else. */
 static int mount_point(const char *path, mode_t mode, struct cai_error *err)
 {
+	const char *name = strncmp(path, "/newroot/", 9) ? path : path + 8;
 	struct stat st;
 	if (lstat(path, &st) < 0) {
 		if (mkdir(path, 0755) < 0)
@@ -143,7 +144,7 @@ static int mount_point(const char *path, mode_t mode, struct cai_error *err)
 		return 1;
 	}
 	if (!S_ISDIR(st.st_mode))
-		return cai_fail(err, ENOTDIR, "%s of the root file system is not a directory", path);
+		return cai_fail(err, ENOTDIR, "%s of the root file system is not a directory", name);
 	return 1;
 }
 
@@ -199,7 +200,7 @@ static int need_mount_point(const char *path, const char *name, struct cai_error
 	int there = mount_point(path, 0755, err);
 	if (there == 0)
 		return cai_fail(err, EROFS, "the root file system has no directory %s and is read-only", name);
-	return there < 0 ? cai_wrap(err, "unusable root file system") : 0;
+	return there < 0 ? -1 : 0;
 }
 
 int rootfs_enter(const struct agent_setup *m, struct cai_error *err)

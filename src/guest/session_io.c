@@ -334,6 +334,8 @@ static pid_t session_of(const char *pid)
 unsigned session_signal_all(pid_t leader, int sig)
 {
 	unsigned n = 0;
+	if (leader <= 1)
+		return 0;
 	cleanup_closedir DIR *proc = opendir("/proc");
 	struct dirent *e;
 	while (proc && (e = readdir(proc))) {
