@@ -148,7 +148,7 @@ struct x86_exception {
 	uint8_t vector;
 	bool has_error;
 	bool soft;      /* INT n, INT3, INTO: a trap whose rip is past it */
-	uint32_t error; /* error code */
+	uint32_t error; /* error code; for a soft one the length of the instruction */
 	uint64_t cr2;   /* for #PF; becomes CR2 at delivery */
 };
 
@@ -170,6 +170,8 @@ struct x86_env {
 	bool (*may_write)(struct x86_cpu *c, uint64_t gpa);
 	/* A slow-tier write to RAM at [gpa, gpa+len) has been made. True when the block being executed may be stale. NULL: ignore. */
 	bool (*code_written)(struct x86_cpu *c, uint64_t gpa, unsigned len);
+	/* PAUSE: the guest spins. NULL: nothing is done. */
+	void (*relax)(struct x86_cpu *c);
 	/* Runs a page-crossing LOCK operation with every other CPU stopped. NULL: alone anyway. */
 	void (*world_lock)(struct x86_cpu *c);
 	void (*world_unlock)(struct x86_cpu *c);
@@ -195,7 +197,7 @@ struct x86_cpu {
 	uint8_t *arena;            /* decoded blocks; links are offsets in it */
 	const struct x86_block *block; /* the block being executed */
 	uint64_t icount;           /* instructions retired, counted a block ahead */
-	uint32_t jc_gen;
+	uint32_t jc_gen;           /* counts in steps of 8; the low bits are privilege and mode */
 	uint8_t mode;              /* enum x86_mode (insn.h) */
 	uint8_t fp_trap;           /* 0: SSE and x87 run freely; else the slow tier looks at CR0.TS/EM, CR4.OSFXSR, unmasked exceptions */
 	uint8_t smc;               /* the block being executed became stale */
@@ -210,6 +212,7 @@ struct x86_cpu {
 	struct x86_exception exc;
 	uint32_t mxcsr;            /* masks and control; sticky flags live in the host's MXCSR while guest code runs */
 	uint8_t irq_shadow;        /* interrupts held back for one instruction */
+	uint8_t irq_wait;          /* the local APIC had something to deliver while IF was 0: STI must leave the block */
 	bool nmi_masked;
 	const struct x86_env *env;
 	void *owner;               /* the environment's own */

@@ -65,6 +65,11 @@ x86_handler x86_go_slow;
 /* Slow tier: leaves with the exception in c->exc at the instruction of u. */
 const struct x86_op *x86_fault(struct x86_cpu *c, const struct x86_op *u) __attribute__((cold));
 
+/* A branch whose target block is not linked yet: leaves for the run loop, which links it. */
+const struct x86_op *x86_unlinked(struct x86_cpu *c, const struct x86_op *j);
+/* Takes back the count of the current block's instructions from u on, which will not be executed now. */
+void x86_uncount(struct x86_cpu *c, const struct x86_op *u);
+
 #ifndef X86_THREADED
 #if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__clang__)
 #define X86_THREADED 1
@@ -136,6 +141,148 @@ const struct x86_op *x86_fault(struct x86_cpu *c, const struct x86_op *u) __attr
 			return x86_fault(c, u);                                                                    \
 	} while (0)
 #endif
+
+/* Read-modify-write of plain memory without LOCK: LOAD_RMW checks for writing first, so STORE_RMW cannot fail. LOCKED runs `body` with
+ * `p` pointing at the operand in memory itself, for host LOCK instructions; a page-crossing or MMIO operand is a copy worked on
+ * with every other CPU stopped. */
+#if X86_TIER_FAST
+#define LOAD_RMW(T, v, ea)                                                                                         \
+	typedef T rmw_t_ __attribute__((aligned(1), may_alias));                                                   \
+	const uint64_t rmw_ea_ = (ea);                                                                             \
+	const struct x86_tlb_entry *rmw_te_ = &c->tlb[X86_TLB_INDEX(rmw_ea_)];                                     \
+	if (unlikely(rmw_te_->tag_w != X86_TLB_MATCH(rmw_ea_, sizeof(T))))                                         \
+		return x86_go_slow(c, u, table);                                                                   \
+	volatile rmw_t_ *const rmw_p_ = (volatile rmw_t_ *)(rmw_ea_ + (uint64_t)rmw_te_->add);                     \
+	T v = *rmw_p_
+#define STORE_RMW(T, val) (*rmw_p_ = (T)(val))
+#define LOCKED(T, ea, p, body)                                                                                     \
+	do {                                                                                                       \
+		const uint64_t ea_ = (ea);                                                                         \
+		const struct x86_tlb_entry *te_ = &c->tlb[X86_TLB_INDEX(ea_)];                                     \
+		if (unlikely(te_->tag_w != X86_TLB_MATCH(ea_, sizeof(T))))                                         \
+			return x86_go_slow(c, u, table);                                                           \
+		typedef T locked_t_ __attribute__((aligned(1), may_alias));                                        \
+		volatile locked_t_ *const p = (volatile locked_t_ *)(ea_ + (uint64_t)te_->add);                    \
+		body                                                                                               \
+	} while (0)
+#else
+#define LOAD_RMW(T, v, ea)                                                                                         \
+	const uint64_t rmw_ea_ = (ea);                                                                             \
+	T v;                                                                                                       \
+	if (unlikely(!x86_probe_write(c, rmw_ea_, sizeof(T)) || !x86_read(c, rmw_ea_, sizeof(T), &v)))             \
+	return x86_fault(c, u)
+#define STORE_RMW(T, val)                                                                                          \
+	do {                                                                                                       \
+		T val_ = (T)(val);                                                                                 \
+		if (unlikely(!x86_write(c, rmw_ea_, sizeof(T), &val_)))                                            \
+			return x86_fault(c, u);                                                                    \
+	} while (0)
+#define LOCKED(T, ea, p, body)                                                                                     \
+	do {                                                                                                       \
+		const uint64_t ea_ = (ea);                                                                         \
+		typedef T locked_t_ __attribute__((aligned(1), may_alias));                                        \
+		T copy_;                                                                                           \
+		volatile locked_t_ *p = x86_host(c, ea_, sizeof(T), X86_WRITE);                                    \
+		const bool plain_ = p;                                                                             \
+		if (!plain_) {                                                                                     \
+			if (c->exc.vector != X86_NOT_PLAIN || !x86_probe_write(c, ea_, sizeof(T)))                 \
+				return x86_fault(c, u);                                                            \
+			if (c->env->world_lock)                                                                    \
+				c->env->world_lock(c);                                                             \
+			p = (volatile locked_t_ *)&copy_;                                                          \
+			if (!x86_read(c, ea_, sizeof(T), &copy_)) {                                                \
+				if (c->env->world_unlock)                                                          \
+					c->env->world_unlock(c);                                                   \
+				return x86_fault(c, u);                                                            \
+			}                                                                                          \
+		}                                                                                                  \
+		body                                                                                               \
+		if (plain_) {                                                                                      \
+			x86_host_written(c, ea_, sizeof(T));                                                       \
+		} else {                                                                                           \
+			x86_write(c, ea_, sizeof(T), &copy_);                                                      \
+			if (c->env->world_unlock)                                                                  \
+				c->env->world_unlock(c);                                                           \
+		}                                                                                                  \
+	} while (0)
+#endif
+
+/* Leaving a block. GO_RIP jumps to a linear address in 64-bit mode; TAKEN follows the link of a branch operation to a target in the same
+ * page (imm: its offset in the page). */
+#define X86_JC_INDEX(rip) (((rip) ^ ((rip) >> X86_JC_BITS)) & (X86_JC_SIZE - 1))
+#define LEAVE(why)                                                                                                 \
+	do {                                                                                                       \
+		c->leave = (why);                                                                                  \
+		return NULL;                                                                                       \
+	} while (0)
+#if X86_TIER_FAST
+#define ENTER(blk)                                                                                                 \
+	do {                                                                                                       \
+		const struct x86_block *b_ = (blk);                                                                \
+		if (unlikely(atomic_load_explicit(&c->pending, memory_order_relaxed))) {                           \
+			c->rip = c->r[X86_R_PAGE] + b_->start;                                                     \
+			LEAVE(X86_LEAVE_PENDING);                                                                  \
+		}                                                                                                  \
+		c->block = b_;                                                                                     \
+		c->icount += b_->n_insns;                                                                          \
+		DISPATCH(&b_->op[0]);                                                                              \
+	} while (0)
+#define GO_RIP(target)                                                                                             \
+	do {                                                                                                       \
+		const uint64_t t_ = (target);                                                                      \
+		const struct x86_jump *j_ = &c->jc[X86_JC_INDEX(t_)];                                              \
+		if (likely(j_->rip == t_ && j_->gen == c->jc_gen)) {                                               \
+			c->r[X86_R_PAGE] = t_ & ~(uint64_t)(MEM_PAGE_SIZE - 1);                                    \
+			ENTER((const struct x86_block *)(c->arena + j_->block));                                   \
+		}                                                                                                  \
+		c->rip = t_;                                                                                       \
+		LEAVE(X86_LEAVE_LOOKUP);                                                                           \
+	} while (0)
+#define TAKEN(j)                                                                                                   \
+	do {                                                                                                       \
+		const struct x86_op *l_ = (j);                                                                     \
+		const uint32_t link_ = (uint32_t)*(const volatile int32_t *)&l_->disp;                             \
+		if (likely(link_))                                                                                 \
+			ENTER((const struct x86_block *)(c->arena + link_));                                       \
+		return x86_unlinked(c, l_);                                                                        \
+	} while (0)
+#else
+#define GO_RIP(target)                                                                                             \
+	do {                                                                                                       \
+		c->rip = (target);                                                                                 \
+		LEAVE(X86_LEAVE_LOOKUP);                                                                           \
+	} while (0)
+#define TAKEN(j) GO_RIP(c->r[X86_R_PAGE] + (uint64_t)(int64_t)(j)->imm)
+#endif
+
+/* Condition codes (SDM vol. 1 appendix B) from the flags as struct x86_cpu keeps them. */
+#define X86_F_CF 0x0100u
+#define X86_F_PF 0x0400u
+#define X86_F_AF 0x1000u
+#define X86_F_ZF 0x4000u
+#define X86_F_SF 0x8000u
+#define X86_F_OF 0x0001u
+static inline bool x86_cond(uint32_t fl, unsigned cc)
+{
+	bool r;
+	switch (cc >> 1) {
+	case 0: r = fl & X86_F_OF; break;
+	case 1: r = fl & X86_F_CF; break;
+	case 2: r = fl & X86_F_ZF; break;
+	case 3: r = fl & (X86_F_CF | X86_F_ZF); break;
+	case 4: r = fl & X86_F_SF; break;
+	case 5: r = fl & X86_F_PF; break;
+	case 6: r = ((fl >> 15) ^ fl) & 1; break;
+	default: r = (((fl >> 15) ^ fl) & 1) | (fl & X86_F_ZF); break;
+	}
+	return r != (cc & 1);
+}
+
+/* Writing a result to a register slot, by operand size: 32-bit results zero-extend (SDM vol. 1 section 3.4.1.1). */
+#define W_b(off, v) (REG(uint8_t, off) = (uint8_t)(v))
+#define W_w(off, v) (REG(uint16_t, off) = (uint16_t)(v))
+#define W_l(off, v) (REG(uint64_t, off) = (uint32_t)(v))
+#define W_q(off, v) (REG(uint64_t, off) = (uint64_t)(v))
 
 /* Slow tier: raise a fault from a handler. */
 #define RAISE(vector, error) return (x86_raise(c, (vector), (error)), x86_fault(c, u))

@@ -409,7 +409,7 @@ void x86_tlb_flush(struct x86_cpu *c, bool global_too)
 		if (global_too)
 			t->large[0] = t->large[1] = 0;
 	}
-	c->jc_gen++;
+	c->jc_gen += 8; /* the low bits are privilege and mode */
 }
 
 static void drop_region(struct x86_tlb *t, uint64_t la, unsigned shift)
@@ -433,7 +433,7 @@ void x86_tlb_flush_page(struct x86_cpu *c, uint64_t la)
 			if (c->tlbs[k].large[level - 1] & region_bit(la, level))
 				drop_region(&c->tlbs[k], la, 12 + 9 * level);
 	}
-	c->jc_gen++;
+	c->jc_gen += 8; /* the low bits are privilege and mode */
 }
 
 void x86_tlb_revoke_write(struct x86_cpu *c, uint64_t gpa)

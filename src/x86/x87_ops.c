@@ -24,8 +24,8 @@
 		NEXT();                                                                                            \
 	}
 SLOW_FORM(fwait, x86_fwait(c))
-SLOW_FORM(fxsave, x86_fxsave(c, EA0(), u->imm & 1))
-SLOW_FORM(fxrstor, x86_fxrstor(c, EA0(), u->imm & 1))
+SLOW_FORM(fxsave, x86_fxsave(c, EA0(), u->idx == 8))
+SLOW_FORM(fxrstor, x86_fxrstor(c, EA0(), u->idx == 8))
 
 #define R_FORM(name) SLOW_FORM(name, x86_x87_reg(c, (unsigned)u->imm, X86_RIP(c, u)))
 #define M_FORM(name) SLOW_FORM(name, x86_x87_mem(c, (unsigned)u->imm, X86_RIP(c, u), EA0()))
