@@ -166,6 +166,16 @@ void virtio_dev_notify(struct virtio_dev *d, unsigned queue)
 	pthread_mutex_unlock(&d->lock);
 }
 
+bool virtio_dev_process(struct virtio_dev *d, unsigned queue)
+{
+	if (queue >= d->ops->n_queues)
+		return false;
+	virtio_dev_lock(d);
+	bool more = virtio_dev_live(d) && d->q[queue].ready && d->ops->notify(d, queue);
+	virtio_dev_unlock(d);
+	return more;
+}
+
 void virtio_config_copy(const void *config, size_t size, uint32_t off, void *buf, unsigned len)
 {
 	memset(buf, 0, len);

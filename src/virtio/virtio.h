@@ -69,9 +69,12 @@ void virtio_dev_fini(struct virtio_dev *d);
  * driving the line. Borrowed. Before vCPUs run. */
 void virtio_dev_set_irqfd(struct virtio_dev *d, int fd);
 
-/* The driver has notified queue `queue` (any number; nonsense is ignored). Any thread; the handler of an ioeventfd on the
- * loop's thread calls it too. Processes the queue before it returns. */
+/* The driver has notified queue `queue` (any number; nonsense is ignored). Processes the queue before it returns, however much
+ * the guest adds meanwhile: for vCPU threads, which have nothing else to do. Any thread. */
 void virtio_dev_notify(struct virtio_dev *d, unsigned queue);
+/* One bounded piece of the same, for the handler of an ioeventfd on a loop's thread: true when there is more, in which case
+ * the handler makes sure to be called again (it writes the eventfd), so that no guest can hold the loop. Any thread. */
+bool virtio_dev_process(struct virtio_dev *d, unsigned queue);
 
 /* Takes the lock from outside of a vCPU's register access. */
 void virtio_dev_lock(struct virtio_dev *d);
