@@ -53,13 +53,13 @@ static int socket_option(int fd, int option)
 	return getsockopt(fd, SOL_SOCKET, option, &v, &n) < 0 ? -1 : v;
 }
 
-static int check_listener(int fd, int type, const char *what, struct cai_error *err)
+/* The control listener is the server's to check. */
+static int check_vsock(int fd, struct cai_error *err)
 {
 	if (fd < 0)
 		return 0;
-	if (socket_option(fd, SO_DOMAIN) != AF_UNIX || socket_option(fd, SO_TYPE) != type || socket_option(fd, SO_ACCEPTCONN) != 1)
-		return cai_fail(err, EINVAL, "the %s is not a listening Unix %s socket", what,
-				type == SOCK_STREAM ? "stream" : "seqpacket");
+	if (socket_option(fd, SO_DOMAIN) != AF_UNIX || socket_option(fd, SO_TYPE) != SOCK_STREAM || socket_option(fd, SO_ACCEPTCONN) != 1)
+		return cai_fail(err, EINVAL, "the vsock descriptor is not a listening Unix stream socket");
 	return 0;
 }
 
@@ -91,8 +91,7 @@ int config_check(const struct control_config *c, struct cai_error *err)
 		return -1;
 	if (c->fd[CONTROL_FD_INITRD] >= 0 && check_regular(c->fd[CONTROL_FD_INITRD], "initramfs", err) < 0)
 		return -1;
-	if (check_listener(c->fd[CONTROL_FD_VSOCK], SOCK_STREAM, "vsock descriptor", err) < 0 ||
-	    check_listener(c->fd[CONTROL_FD_LISTEN], SOCK_SEQPACKET, "control listener", err) < 0)
+	if (check_vsock(c->fd[CONTROL_FD_VSOCK], err) < 0)
 		return -1;
 	if (c->n_disks > LAYOUT_VIRTIO_SLOTS - CONFIG_FIRST_DISK_SLOT)
 		return cai_fail(err, EINVAL, "%u disks asked for; at most %u are possible", c->n_disks,

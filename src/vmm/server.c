@@ -111,8 +111,15 @@ static void on_configure(struct server *s, struct server_client *c, uint32_t seq
 		reply_error(s, c, seq, &err);
 		return;
 	}
-	int listen_fd = steal_fd(&cfg.fd[CONTROL_FD_LISTEN]);
-	int rc = s->ops->configure(s->ctx, &cfg, &err);
+	int rc = 0;
+	if (cfg.fd[CONTROL_FD_LISTEN] >= 0)
+		rc = server_listen(s, cfg.fd[CONTROL_FD_LISTEN], &err);
+	if (rc == 0) {
+		cfg.fd[CONTROL_FD_LISTEN] = -1;
+		rc = s->ops->configure(s->ctx, &cfg, &err);
+	} else {
+		control_config_free(&cfg);
+	}
 	if (rc == 0)
 		s->state = CONTROL_STATE_CONFIGURED;
 	reply(s, c, seq, rc, &err);
@@ -121,8 +128,6 @@ static void on_configure(struct server *s, struct server_client *c, uint32_t seq
 		s->failed = true;
 		loop_stop(s->loop);
 	}
-	if (listen_fd >= 0 && (rc < 0 || server_listen(s, listen_fd, &err) < 0))
-		close(listen_fd);
 }
 
 static void on_query(struct server *s, struct server_client *c, uint32_t seq)
@@ -261,8 +266,18 @@ static void on_listener(void *ctx, uint32_t events)
 	steal_fd(&fd);
 }
 
+static bool is_listener(int fd)
+{
+	int type = 0, listening = 0;
+	socklen_t n = sizeof(int);
+	return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) == 0 && type == SOCK_SEQPACKET &&
+	       getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &n) == 0 && listening;
+}
+
 int server_listen(struct server *s, int fd, struct cai_error *err)
 {
+	if (!is_listener(fd))
+		return cai_fail(err, EINVAL, "the control listener is not a listening seqpacket socket");
 	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) < 0)
 		return cai_fail_errno(err, errno, "cannot use the control listener");
 	s->listen_source = loop_add_fd(s->loop, fd, EPOLLIN, on_listener, s, err);

@@ -52,7 +52,7 @@ int server_init(struct server *s, struct loop *loop, int fd, struct fatal *fatal
 		struct cai_error *err);
 void server_fini(struct server *s);
 
-/* Further clients may connect to fd, a listening socket (owned from here on). */
+/* Further clients may connect to fd, a listening socket, owned from a successful return on. */
 int server_listen(struct server *s, int fd, struct cai_error *err);
 
 /* READY to every client; later ones see it in STATUS. */

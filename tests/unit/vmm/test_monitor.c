@@ -321,6 +321,21 @@ static void something_else_than_a_kernel_is_refused(void **state)
 	client_end(&c);
 }
 
+static void sockets_that_do_not_listen_are_refused(void **state)
+{
+	for (int which = CONTROL_FD_VSOCK; which <= CONTROL_FD_LISTEN; which++) {
+		struct client c;
+		struct answer a;
+		client_begin(&c, SPIN);
+		c.cfg.fd[which] = socket(AF_UNIX, which == CONTROL_FD_VSOCK ? SOCK_STREAM : SOCK_SEQPACKET, 0);
+		client_configure(&c);
+		client_expect(&c, CONTROL_ERROR, &a);
+		assert_non_null(strstr(a.text, "is not a listening"));
+		client_free_answer(&a);
+		client_end(&c);
+	}
+}
+
 static int connect_to(const struct sockaddr_un *a, socklen_t n)
 {
 	int s = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
@@ -434,6 +449,7 @@ int main(void)
 		cmocka_unit_test(a_bad_configuration_is_named_and_ends_the_monitor),
 		cmocka_unit_test(vcpus_out_of_range_are_refused),
 		cmocka_unit_test(something_else_than_a_kernel_is_refused),
+		cmocka_unit_test(sockets_that_do_not_listen_are_refused),
 		cmocka_unit_test(further_clients_keep_the_guest_alive),
 		cmocka_unit_test(a_client_that_floods_without_reading_is_dropped),
 		cmocka_unit_test(lost_guest_memory_is_told),
