@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What must be equal, what may differ, and how a difference is shown. */
+#include "compare.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "x86/cpu.h"
+
+#define KERNEL_HALF 0x00007ffffffff000ull
+
+static const char *const names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+				      "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+
+static void normalise(struct outcome *o)
+{
+	o->rflags &= ~(uint64_t)X86_FL_RF;
+	if (o->vector != X86_PF)
+		o->cr2 = 0;
+	/* Linux reports faults on its own half of the address space as protection violations, whatever the tables say. */
+	else if (o->cr2 >= KERNEL_HALF)
+		o->error |= X86_PF_P;
+}
+
+void normalise_native(struct outcome *o)
+{
+	if (o->vector == X86_BP) {
+		o->rip--; /* the INT3 behind the case */
+		o->error = 0;
+	} else if (o->vector == X86_PF && o->error & X86_PF_I && o->cr2 == o->rip && o->rip != CODE_START) {
+		o->vector = X86_BP; /* a jump that completed, to where nothing can be fetched */
+		o->error = 0;
+	}
+	normalise(o);
+}
+
+void normalise_soft(struct outcome *o)
+{
+	normalise(o);
+}
+
+bool compare(const struct test_case *t, const struct outcome *s, struct difference *d)
+{
+	const struct outcome *n = &t->native;
+	d->what = NULL;
+	if (n->vector != s->vector)
+		d->what = "vector";
+	else if (n->error != s->error)
+		d->what = "error code";
+	else if (n->cr2 != s->cr2)
+		d->what = "fault address";
+	else if (n->rip != s->rip)
+		d->what = "rip";
+	else if (memcmp(n->r, s->r, sizeof(n->r)))
+		d->what = "registers";
+	else if (n->rflags != s->rflags)
+		d->what = "flags";
+	else if (memcmp(n->win, s->win, sizeof(n->win)))
+		d->what = "memory";
+	else if (memcmp(n->fx.xmm, s->fx.xmm, sizeof(n->fx.xmm)))
+		d->what = "xmm";
+	else if (n->fx.mxcsr != s->fx.mxcsr)
+		d->what = "mxcsr";
+	else if (n->fx.fcw != s->fx.fcw)
+		d->what = "x87 control";
+	else if (n->fx.ftw != s->fx.ftw)
+		d->what = "x87 tags";
+	else if (n->fx.fsw != s->fx.fsw)
+		d->what = "x87 status";
+	else
+		for (unsigned i = 0; i < 8; i++)
+			if (memcmp(n->fx.st[i], s->fx.st[i], 10))
+				d->what = "x87 registers";
+	return !d->what;
+}
+
+static void hex(const uint8_t *p, unsigned n)
+{
+	while (n--)
+		printf("%02x", p[n]);
+}
+
+void print_outcomes(const struct test_case *t, const struct outcome *s)
+{
+	const struct outcome *n = &t->native;
+	printf("  outcome: native vector %u error %x cr2 %llx rip %llx | soft vector %u error %x cr2 %llx rip %llx\n", n->vector, n->error,
+	       (unsigned long long)n->cr2, (unsigned long long)n->rip, s->vector, s->error, (unsigned long long)s->cr2,
+	       (unsigned long long)s->rip);
+	for (unsigned i = 0; i < 16; i++)
+		printf("  %-4s %016llx -> %016llx | %016llx%s\n", names[i], (unsigned long long)t->r[i], (unsigned long long)n->r[i],
+		       (unsigned long long)s->r[i], n->r[i] == s->r[i] ? "" : "  <--");
+	printf("  flags %llx -> %llx | %llx%s   boundary %llx\n", (unsigned long long)t->rflags, (unsigned long long)n->rflags,
+	       (unsigned long long)s->rflags, n->rflags == s->rflags ? "" : "  <--", (unsigned long long)t->boundary);
+	if (t->family == FAM_SSE || t->family == FAM_X87) {
+		for (unsigned i = 0; i < 16 && t->family == FAM_SSE; i++) {
+			printf("  xmm%-2u ", i);
+			hex(t->fx.xmm[i], 16);
+			if (memcmp(n->fx.xmm[i], s->fx.xmm[i], 16) || memcmp(t->fx.xmm[i], s->fx.xmm[i], 16)) {
+				printf(" -> ");
+				hex(n->fx.xmm[i], 16);
+				printf(" | ");
+				hex(s->fx.xmm[i], 16);
+				printf("%s", memcmp(n->fx.xmm[i], s->fx.xmm[i], 16) ? "  <--" : "");
+			}
+			printf("\n");
+		}
+		for (unsigned i = 0; i < 8; i++) {
+			printf("  st%u ", i);
+			hex(t->fx.st[i], 10);
+			printf(" -> ");
+			hex(n->fx.st[i], 10);
+			printf(" | ");
+			hex(s->fx.st[i], 10);
+			printf("%s\n", memcmp(n->fx.st[i], s->fx.st[i], 10) ? "  <--" : "");
+		}
+		printf("  mxcsr %x -> %x | %x   fcw %x -> %x | %x   fsw %x -> %x | %x   ftw %x -> %x | %x\n", t->fx.mxcsr, n->fx.mxcsr,
+		       s->fx.mxcsr, t->fx.fcw, n->fx.fcw, s->fx.fcw, t->fx.fsw, n->fx.fsw, s->fx.fsw, t->fx.ftw, n->fx.ftw, s->fx.ftw);
+	}
+	unsigned shown = 0;
+	for (unsigned i = 0; i < WINDOW && shown < 24; i++)
+		if (n->win[i] != t->win[i] || s->win[i] != t->win[i]) {
+			printf("  [%llx] %02x -> %02x | %02x%s\n", (unsigned long long)(t->boundary - WINDOW / 2 + i), t->win[i], n->win[i],
+			       s->win[i], n->win[i] == s->win[i] ? "" : "  <--");
+			shown++;
+		}
+}
