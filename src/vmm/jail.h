@@ -16,7 +16,7 @@
 #include "base/error.h"
 
 #define JAIL_UID_BASE 0x70000000u /* started by root: the monitor's user is this + its process id, shared with nobody */
-#define JAIL_MAX_FDS  512u        /* RLIMIT_NOFILE: one a vsock stream, and a few */
+#define JAIL_MAX_FDS  1100u       /* RLIMIT_NOFILE: one for each of VIRTIO_VSOCK_MAX_CONNS, and a few */
 
 struct jail_status {
 	bool user_ns;  /* in a user namespace of its own (else: started by root where those are switched off) */

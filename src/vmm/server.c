@@ -18,6 +18,7 @@
 #include "base/cleanup.h"
 
 #define ENDED_WAIT_MS 1000
+#define RETRY_NS        100000000u /* between attempts to accept a client when that fails */
 #define REQUESTS_A_TURN 16 /* of one client, before others are looked at */
 
 static void publish(struct server *s, struct server_client *c)
@@ -249,9 +250,9 @@ static void on_listener(void *ctx, uint32_t events)
 	if (fd < 0) {
 		if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
 			return;
-		/* Out of descriptors, say: to be asked again at once, for ever, helps nobody. */
-		loop_del(s->listen_source);
-		s->listen_source = NULL;
+		/* Out of descriptors, most likely, and asked again at once as long as a client waits: come back later. */
+		loop_set_events(s->listen_source, 0);
+		loop_timer_set(s->listen_timer, clock_mono_ns() + RETRY_NS);
 		return;
 	}
 	struct cai_error err;
@@ -264,6 +265,12 @@ static void on_listener(void *ctx, uint32_t events)
 		return;
 	}
 	steal_fd(&fd);
+}
+
+static void on_retry(void *ctx)
+{
+	struct server *s = ctx;
+	loop_set_events(s->listen_source, EPOLLIN);
 }
 
 static bool is_listener(int fd)
@@ -280,6 +287,9 @@ int server_listen(struct server *s, int fd, struct cai_error *err)
 		return cai_fail(err, EINVAL, "the control listener is not a listening seqpacket socket");
 	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) < 0)
 		return cai_fail_errno(err, errno, "cannot use the control listener");
+	s->listen_timer = loop_add_timer(s->loop, on_retry, s, err);
+	if (!s->listen_timer)
+		return -1;
 	s->listen_source = loop_add_fd(s->loop, fd, EPOLLIN, on_listener, s, err);
 	if (!s->listen_source)
 		return -1;
@@ -319,6 +329,7 @@ void server_fini(struct server *s)
 		publish(s, c);
 	}
 	loop_del(s->listen_source);
+	loop_del(s->listen_timer);
 	if (s->listen_fd >= 0)
 		close(s->listen_fd);
 	free(s->packet);

@@ -41,7 +41,7 @@ struct server {
 	struct fatal *fatal; /* borrowed: told of the clients' sockets; may be NULL */
 	struct server_client client[SERVER_MAX_CLIENTS];
 	int listen_fd; /* owned; -1: none */
-	struct loop_source *listen_source;
+	struct loop_source *listen_source, *listen_timer;
 	enum control_state state;
 	bool ready, failed; /* the agent has announced itself; CONFIGURE failed */
 	uint8_t *packet;    /* CONTROL_MAX_PACKET */

@@ -193,7 +193,7 @@ class FromOutside(unittest.TestCase):
         limits = {line[:25].strip(): line[25:].split()[:2] for line in text.splitlines()[1:]}
         self.assertEqual(limits["Max core file size"], ["0", "0"])
         self.assertEqual(limits["Max processes"], ["0", "0"])
-        self.assertLessEqual(int(limits["Max open files"][1]), 512)
+        self.assertLessEqual(int(limits["Max open files"][1]), 1100)
         self.assertNotEqual(limits["Max file size"][1], "unlimited")
 
     def test_it_ends_with_whoever_stands_for_it(self):
