@@ -106,6 +106,12 @@ int monitor_next(struct monitor *m, struct monitor_event *e)
 	if (!packet)
 		return -1;
 	long n = control_recv(m->control, packet, CONTROL_MAX_PACKET, fds, &n_fds);
+	if (n < 0 && errno == ECONNRESET) {
+		/* It went with something of ours unread (START after a refused CONFIGURE). The kernel reports that once, before the
+		 * packets that it left for us, which say why. */
+		n_fds = CONTROL_MAX_FDS;
+		n = control_recv(m->control, packet, CONTROL_MAX_PACKET, fds, &n_fds);
+	}
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return 0;
 	if (n <= 0)

@@ -35,6 +35,7 @@ struct sandbox {
 	struct sandbox_dir dir;
 	struct monitor mon;
 	struct session *session;
+	int stream; /* to the vsock listener, until the session takes it */
 	struct console *console;
 	struct watch w_control, w_log;
 	struct loop_source *timer;
@@ -258,6 +259,9 @@ static int configure(struct sandbox *s, const struct sandbox_plan *p, struct cai
 	cleanup_close int con_out = -1, con_in = -1;
 	if (control < 0)
 		return -1;
+	/* Connected while the listener is still ours: a monitor that refuses and exits at once cannot turn that into another error. */
+	if (!spec->console && (s->stream = sandbox_dir_connect(&s->dir, "vsock.sock", SOCK_STREAM, err)) < 0)
+		return -1;
 	if (spec->console || spec->debug) {
 		bool use_in = spec->console && spec->interactive;
 		s->console = console_new(s->loop, use_in ? s->hooks.in : -1, spec->console ? s->hooks.out : s->hooks.err, !spec->console,
@@ -290,11 +294,8 @@ static int open_session(struct sandbox *s, const struct sandbox_plan *p, struct 
 		.cwd = (char *)(spec->cwd ? spec->cwd : ""),
 		.user = (char *)(spec->user ? spec->user : ""),
 	};
-	int stream = sandbox_dir_connect(&s->dir, "vsock.sock", SOCK_STREAM, err);
-	if (stream < 0)
-		return -1;
 	struct session_config c = {
-		.stream = stream,
+		.stream = steal_fd(&s->stream),
 		.in = spec->interactive ? s->hooks.in : -1,
 		.out = s->hooks.out,
 		.err = s->hooks.err,
@@ -341,6 +342,7 @@ struct sandbox *sandbox_start(struct loop *l, const struct sandbox_plan *p, cons
 	s->loop = l;
 	s->spec = p->spec;
 	s->hooks = *h;
+	s->stream = -1;
 	sandbox_dir_init(&s->dir);
 	monitor_init(&s->mon);
 	s->w_control = (struct watch){.loop = l, .fd = -1, .fn = on_control, .ctx = s};
@@ -411,6 +413,8 @@ void sandbox_free(struct sandbox *s)
 	watch_set(&s->w_control, 0);
 	watch_set(&s->w_log, 0);
 	session_free(s->session);
+	if (s->stream >= 0)
+		close(s->stream);
 	monitor_stop(&s->mon);
 	console_free(s->console);
 	sandbox_dir_remove(&s->dir);
