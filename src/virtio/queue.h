@@ -19,7 +19,7 @@
 
 #include "mem/mem.h"
 
-#define VIRTQ_MAX_SIZE 256 /* entries; no device of ours offers more */
+#define VIRTQ_MAX_SIZE 128 /* entries; no device of ours offers more */
 
 struct virtq {
 	uint16_t max_size;      /* what the device offers; 0: there is no such queue */

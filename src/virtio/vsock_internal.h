@@ -26,6 +26,9 @@ enum { VSOCK_Q_RX, VSOCK_Q_TX, VSOCK_Q_EVENT, VSOCK_N_QUEUES };
  */
 #define VSOCK_MAX_UNREAD   128
 
+#define VSOCK_BATCH        16   /* rx buffers filled by one read */
+#define VSOCK_MAX_IOV      1024 /* segments in it: what readv takes */
+
 enum vsock_state {
 	VSOCK_HELLO,      /* a client that has not finished its CONNECT line */
 	VSOCK_WAITING,    /* the agent has not announced itself */
@@ -61,6 +64,7 @@ struct vsock_conn {
 	/* host to guest */
 	bool readable;           /* fd may have data: cleared by EAGAIN, set by epoll's next edge */
 	bool hup;                /* the client has closed */
+	bool bulk;               /* the last read filled all it was given: the next is given more */
 	bool host_eof;           /* all the client's data was read */
 	bool guest_no_recv;      /* the guest takes no more data */
 	bool asked;              /* CREDIT_REQUEST was sent since credit ran out */
@@ -114,8 +118,9 @@ struct virtio_vsock {
 
 	struct virtio_vsock_stats stats;
 	struct virtio_vsock_config config;
-	struct virtq_chain chain;     /* the chain being worked on, rx or tx */
-	struct iovec iov[VIRTQ_MAX_SIZE];
+	struct virtq_chain chain;     /* the chain being worked on: a packet from the guest, or room for a control packet */
+	struct virtq_chain batch[VSOCK_BATCH]; /* room for data packets */
+	struct iovec iov[VSOCK_MAX_IOV];
 };
 
 /* vsock_conn.c */
