@@ -27,8 +27,9 @@
 
 static const char usage[] =
 	"usage: vmm-run [--accel soft|kvm] [--cpus N] [-m MB] --kernel F [--initrd F] [--disk F[:ro]]... [--append STR]\n"
-	"               [--cmdline STR] [--vsock PATH] [--listen PATH] [--code-cache KB] [--stats] [--pause MS] [--timeout S] [-i] [--probe NAME]\n"
+	"               [--cmdline STR] [--vsock PATH] [--listen PATH] [--code-cache KB] [--stats] [--pause MS] [--mmio] [--timeout S] [-i] [--probe NAME]\n"
 	"               [--vmm PATH]\n"
+	"  --mmio names the virtio devices on the command line, for kernels without ACPI (with it they are found by themselves);\n"
 	"  --pause pauses and resumes the guest again and again, MS milliseconds each;\n"
 	"  --append adds to the default command line, --cmdline replaces it; --vsock listens there for \"CONNECT port\";\n"
 	"  --stats asks for the monitor's figures at the end of each second and when the agent is ready; -i gives it standard\n"
@@ -39,7 +40,7 @@ struct options {
 	const char *vmm, *append;
 	bool stats;
 	int timeout, pause_ms;
-	bool started;
+	bool started, mmio;
 	char cmdline[CONTROL_MAX_CMDLINE];
 };
 
@@ -86,12 +87,12 @@ static void add_disk(struct options *o, char *arg)
 
 static void parse(struct options *o, int argc, char **argv)
 {
-	enum { ACCEL = 256, CPUS, KERNEL, INITRD, DISK, APPEND, CMDLINE, VSOCK, LISTEN, CACHE, STATS, TIMEOUT, PROBE, VMM, PAUSE };
+	enum { ACCEL = 256, CPUS, KERNEL, INITRD, DISK, APPEND, CMDLINE, VSOCK, LISTEN, CACHE, STATS, TIMEOUT, PROBE, VMM, PAUSE, MMIO };
 	static const struct option longs[] = {
 		{"accel", 1, 0, ACCEL},     {"cpus", 1, 0, CPUS},       {"kernel", 1, 0, KERNEL}, {"initrd", 1, 0, INITRD},
 		{"disk", 1, 0, DISK},       {"append", 1, 0, APPEND},   {"cmdline", 1, 0, CMDLINE}, {"vsock", 1, 0, VSOCK},
 		{"listen", 1, 0, LISTEN},   {"code-cache", 1, 0, CACHE}, {"stats", 0, 0, STATS},   {"timeout", 1, 0, TIMEOUT},
-		{"probe", 1, 0, PROBE},     {"vmm", 1, 0, VMM},         {"pause", 1, 0, PAUSE},
+		{"probe", 1, 0, PROBE},     {"vmm", 1, 0, VMM},         {"pause", 1, 0, PAUSE},     {"mmio", 0, 0, MMIO},
 		{0},
 	};
 	struct control_config *c = &o->cfg;
@@ -118,6 +119,7 @@ static void parse(struct options *o, int argc, char **argv)
 			snprintf(c->jail_probe, sizeof(c->jail_probe), "%s", optarg);
 			break;
 		case PAUSE: o->pause_ms = atoi(optarg); break;
+		case MMIO: o->mmio = true; break;
 		case VMM: o->vmm = optarg; break;
 		default: fputs(usage, stderr); exit(2);
 		}
@@ -130,7 +132,7 @@ static void parse(struct options *o, int argc, char **argv)
 	if (c->accel == CONTROL_ACCEL_KVM)
 		c->fd[CONTROL_FD_KVM] = open_or_fail("/dev/kvm", O_RDWR);
 	int n = snprintf(o->cmdline, sizeof(o->cmdline), "%s", cmdline ? cmdline : "console=ttyS0 panic=-1 tsc=reliable");
-	for (unsigned i = 0; !cmdline && i < 3 + c->n_disks; i++)
+	for (unsigned i = 0; o->mmio && i < 3 + c->n_disks; i++)
 		n += snprintf(o->cmdline + n, sizeof(o->cmdline) - (size_t)n, " virtio_mmio.device=4K@0x%x:%u", 0xd0000000u + i * 0x1000,
 			      5 + i);
 	if (o->append)
