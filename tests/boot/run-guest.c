@@ -3,7 +3,7 @@
  * run-guest --accel kvm|soft [--cpus N] [--timeout SECONDS] [--skip-pvm WHY] GUEST.elf
  *
  * Theory of operation: loads a bare-metal ELF64 test guest into 64 MiB of RAM, starts it in long mode with the first 4 GiB mapped one to one
- * (RDI = number of CPUs, RSI = 1 under kvm and 0 under soft), and serves the few devices that such guests use:
+ * (RDI = number of CPUs; RSI = 0 under soft, 1 under kvm, 3 under a kvm that interprets ring 0), and serves the few devices that such guests use:
  *
  *   port 0xE9        text, passed on to standard output (one byte or a string)
  *   port 0xF4        exit code: 0 passed, 77 skipped, else failed
@@ -13,7 +13,7 @@
  *   port 0xE8        reads count up by one; a 16 or 32-bit read gives the count in each byte
  *   0xD0100000       64 bytes of scratch MMIO, any size
  *
- * and, where the virtio module is built in, a virtio-rng at the first virtio-mmio slot. Exit status: the guest's; 1 on any
+ * and a virtio-rng at the first virtio-mmio slot. Exit status: the guest's; 1 on any
  * other end; 77 where the accelerator is not here.
  */
 #include <elf.h>
@@ -156,7 +156,7 @@ static uint64_t load_elf(struct mem *m, const char *path)
 }
 
 /* Long mode with the first 4 GiB one to one in 2 MiB pages: PML4 at 0x9000, PDPT at 0xA000, page directories from 0xB000; GDT at 0x500. */
-static void make_state(struct mem *m, uint64_t entry, unsigned cpus, bool kvm, struct x86_state *s)
+static void make_state(struct mem *m, uint64_t entry, unsigned cpus, unsigned accel, struct x86_state *s)
 {
 	const uint64_t gdt[] = {0, 0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF};
 	uint64_t e = 0xA003;
@@ -185,7 +185,7 @@ static void make_state(struct mem *m, uint64_t entry, unsigned cpus, bool kvm, s
 	s->rflags = 2;
 	s->gpr[X86_RSP] = 0x8FF0;
 	s->gpr[X86_RDI] = cpus;
-	s->gpr[X86_RSI] = kvm;
+	s->gpr[X86_RSI] = accel;
 	s->fx.fcw = 0x37F;
 	s->fx.mxcsr = 0x1F80;
 	s->dr[6] = 0xFFFF0FF0;
@@ -248,7 +248,7 @@ int main(int argc, char **argv)
 		goto fail;
 	}
 	struct x86_state s;
-	make_state(&h.mem, entry, cpus, kvm, &s);
+	make_state(&h.mem, entry, cpus, kvm ? kvm_quirks_detect() ? 3 : 1 : 0, &s);
 	if (hv_set_state(h.vm->vcpu[0], &s, &err) < 0 || guest_virtio_start(&h, kvm, &err) < 0)
 		goto fail;
 
@@ -288,10 +288,12 @@ int main(int argc, char **argv)
 	}
 	printf("run-guest: %s, %u CPUs, code %d, %llu assists, %llu instructions\n", accel, cpus, atomic_load(&h.code),
 	       (unsigned long long)assists, (unsigned long long)insns);
-	guest_virtio_stop(&h);
+	int code = atomic_load(&h.code);
+	if (guest_virtio_stop(&h) < 0 && code == 0)
+		code = 1;
 	hv_destroy(h.vm);
 	mem_destroy(&h.mem);
-	return atomic_load(&h.code);
+	return code;
 fail:
 	fprintf(stderr, "run-guest: %s\n", err.text);
 	return 1;

@@ -27,7 +27,7 @@ void guest_host_end(struct guest_host *h, int code);
 
 /* guest-virtio.c: one virtio-rng, reached through ioeventfd and irqfd under kvm and directly under soft. */
 int guest_virtio_start(struct guest_host *h, bool kvm, struct cai_error *err);
-void guest_virtio_stop(struct guest_host *h);
+int guest_virtio_stop(struct guest_host *h); /* -1: a notification came the wrong way */
 bool guest_virtio_mmio(struct guest_host *h, uint64_t gpa, void *data, unsigned len, bool is_write);
 
 /* hv_soft_create, or ENOSYS with the reason where this build has no software CPU. */

@@ -148,7 +148,7 @@ static bool enter_kernel(struct kvm_vcpu *v, struct kvm_regs *r, const struct pf
 }
 
 /* Executes the handler's first instruction. The usual ones change nothing but RIP here. */
-static bool step_over(struct kvm_vcpu *v, struct kvm_regs *r)
+static bool step_over(struct kvm_vcpu *v, struct kvm_regs *r, const char **why)
 {
 	static const struct {
 		uint8_t len, bytes[4];
@@ -158,25 +158,28 @@ static bool step_over(struct kvm_vcpu *v, struct kvm_regs *r)
 		{1, {0x90}},
 	};
 	uint8_t b[4] = {0};
-	const char *why;
 	unsigned n = kvm_peek(v, r->rip, b, sizeof b);
 	for (size_t i = 0; i < ARRAY_LEN(idle); i++)
 		if (n >= idle[i].len && memcmp(b, idle[i].bytes, idle[i].len) == 0) {
 			r->rip += idle[i].len;
 			return kvm_ioctl(v->fd, KVM_SET_REGS, r) == 0;
 		}
-	return kvm_assist(v, &why) == 0;
+	return kvm_assist(v, why) == 0;
 }
 
-bool kvm_quirks_debug(struct kvm_vcpu *v)
+enum kvm_quirk_result kvm_quirks_debug(struct kvm_vcpu *v, const char **why)
 {
 	struct kvm_regs r;
 	struct pf_frame f;
+	bool ok;
+	*why = "its registers cannot be changed";
 	if (!v->quirk.pf_handler || v->run->debug.arch.pc != v->quirk.pf_handler)
-		return false;
+		return KVM_QUIRK_NOT_OURS;
 	if (kvm_ioctl(v->fd, KVM_GET_REGS, &r) < 0)
-		return false;
+		return KVM_QUIRK_FAILED;
 	if (kvm_peek(v, r.rsp, (uint8_t *)&f, sizeof f) == sizeof f && is_failed_syscall(v, &r, &f))
-		return enter_kernel(v, &r, &f);
-	return step_over(v, &r);
+		ok = enter_kernel(v, &r, &f);
+	else
+		ok = step_over(v, &r, why);
+	return ok ? KVM_QUIRK_DONE : KVM_QUIRK_FAILED;
 }

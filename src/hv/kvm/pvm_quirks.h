@@ -35,8 +35,9 @@ int kvm_quirks_vcpu_init(struct kvm_vcpu *v, struct cai_error *err);
 void kvm_quirks_msr(struct kvm_vcpu *v);
 /* LSTAR was set from outside the guest, or by it. */
 void kvm_quirks_lstar_set(struct kvm_vcpu *v, uint64_t lstar);
-/* KVM_EXIT_DEBUG: true when it was a breakpoint of ours, dealt with. */
-bool kvm_quirks_debug(struct kvm_vcpu *v);
+/* KVM_EXIT_DEBUG: was it a breakpoint of ours, and is it dealt with? *why says why not. */
+enum kvm_quirk_result { KVM_QUIRK_NOT_OURS, KVM_QUIRK_DONE, KVM_QUIRK_FAILED };
+enum kvm_quirk_result kvm_quirks_debug(struct kvm_vcpu *v, const char **why);
 /* Single-steps (or not) without losing the breakpoint of ours. */
 int kvm_quirks_guest_debug(struct kvm_vcpu *v, bool step);
 

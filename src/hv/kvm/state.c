@@ -229,22 +229,18 @@ static int set_sregs(struct kvm_vcpu *v, const struct x86_state *s, struct cai_e
 	return 0;
 }
 
+/* KVM_GET_FPU would leave MXCSR out, so this goes by the XSAVE image: the FXSAVE image first, then a header that starts with the
+ * components it holds (SDM vol. 1 section 13.4). */
+#define XSAVE_HEADER   512
+#define XSTATE_X87_SSE 3u
+
 static int get_fpu(struct kvm_vcpu *v, struct x86_state *s, struct cai_error *err)
 {
-	struct kvm_fpu k;
-	if (kvm_ioctl(v->fd, KVM_GET_FPU, &k) < 0)
+	struct kvm_xsave k;
+	_Static_assert(sizeof s->fx == XSAVE_HEADER, "the FXSAVE image has 512 bytes");
+	if (kvm_ioctl(v->fd, KVM_GET_XSAVE, &k) < 0)
 		return cai_fail_errno(err, errno, "cannot read the floating-point state of CPU %u", v->hv.index);
-	memset(&s->fx, 0, sizeof s->fx);
-	s->fx.fcw = k.fcw;
-	s->fx.fsw = k.fsw;
-	s->fx.ftw = k.ftwx;
-	s->fx.fop = k.last_opcode;
-	s->fx.fip = k.last_ip;
-	s->fx.fdp = k.last_dp;
-	s->fx.mxcsr = k.mxcsr;
-	s->fx.mxcsr_mask = 0xffff;
-	memcpy(s->fx.st, k.fpr, sizeof s->fx.st);
-	memcpy(s->fx.xmm, k.xmm, sizeof s->fx.xmm);
+	memcpy(&s->fx, k.region, sizeof s->fx);
 	struct kvm_xcrs x = {0};
 	s->xcr0 = 1;
 	if (kvm_vm_of(v->hv.vm)->has_xcrs && kvm_ioctl(v->fd, KVM_GET_XCRS, &x) == 0 && x.nr_xcrs)
@@ -254,16 +250,17 @@ static int get_fpu(struct kvm_vcpu *v, struct x86_state *s, struct cai_error *er
 
 static int set_fpu(struct kvm_vcpu *v, const struct x86_state *s, struct cai_error *err)
 {
-	struct kvm_fpu k = {
-		.fcw = s->fx.fcw, .fsw = s->fx.fsw, .ftwx = s->fx.ftw, .last_opcode = s->fx.fop,
-		.last_ip = s->fx.fip, .last_dp = s->fx.fdp, .mxcsr = s->fx.mxcsr & 0xffff,
-	};
-	memcpy(k.fpr, s->fx.st, sizeof k.fpr);
-	memcpy(k.xmm, s->fx.xmm, sizeof k.xmm);
+	struct kvm_xsave k;
 	struct kvm_xcrs x = {.nr_xcrs = 1, .xcrs[0] = {.xcr = 0, .value = s->xcr0}};
 	if (s->xcr0 > 1 && kvm_vm_of(v->hv.vm)->has_xcrs && kvm_ioctl(v->fd, KVM_SET_XCRS, &x) < 0)
 		return cai_fail_errno(err, errno, "KVM does not accept XCR0 of CPU %u", v->hv.index);
-	if (kvm_ioctl(v->fd, KVM_SET_FPU, &k) < 0)
+	/* What lies beyond the FXSAVE image stays as it is. */
+	if (kvm_ioctl(v->fd, KVM_GET_XSAVE, &k) < 0)
+		return cai_fail_errno(err, errno, "cannot read the floating-point state of CPU %u", v->hv.index);
+	memcpy(k.region, &s->fx, sizeof s->fx);
+	k.region[24 / 4] &= 0xffff; /* MXCSR's reserved bits would be refused */
+	k.region[XSAVE_HEADER / 4] |= XSTATE_X87_SSE;
+	if (kvm_ioctl(v->fd, KVM_SET_XSAVE, &k) < 0)
 		return cai_fail_errno(err, errno, "KVM does not accept the floating-point state of CPU %u",
 				      v->hv.index);
 	return 0;

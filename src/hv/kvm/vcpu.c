@@ -15,7 +15,7 @@
  *
  *   call             arguments                                       when
  *   ioctl            KVM_RUN on the vCPU                             always
- *   ioctl            KVM_GET/SET_REGS, _SREGS, _FPU, _XCRS, _MSRS,   state saved or loaded; SREGS, REGS also in texts of failures,
+ *   ioctl            KVM_GET/SET_REGS, _SREGS, _XSAVE, _XCRS, _MSRS,   state saved or loaded; SREGS, REGS also in texts of failures,
  *                    _LAPIC, _MP_STATE, _VCPU_EVENTS, _DEBUGREGS     and all but LAPIC in the assist
  *   ioctl            KVM_TRANSLATE, KVM_SET_GUEST_DEBUG              failures, the assist, single steps, quirks
  *   ioctl            KVM_IRQ_LINE on the VM                          devices that interrupt without irqfd; any thread
@@ -183,6 +183,7 @@ static int handle_exit(struct kvm_vcpu *v, struct hv_exit *exit, bool *resume)
 {
 	struct kvm_run *run = v->run;
 	char what[160];
+	const char *why;
 	*resume = false;
 	switch (run->exit_reason) {
 	case KVM_EXIT_IO:
@@ -218,9 +219,15 @@ static int handle_exit(struct kvm_vcpu *v, struct hv_exit *exit, bool *resume)
 			 run->system_event.type);
 		return 0;
 	case KVM_EXIT_DEBUG:
-		if (kvm_quirks_debug(v)) {
+		switch (kvm_quirks_debug(v, &why)) {
+		case KVM_QUIRK_DONE:
 			*resume = true;
 			return 0;
+		case KVM_QUIRK_FAILED:
+			snprintf(what, sizeof what, "a page fault cannot be passed on: %s", why);
+			return failed(v, exit, what);
+		case KVM_QUIRK_NOT_OURS:
+			break;
 		}
 		exit->reason = HV_EXIT_DEBUG;
 		return 0;

@@ -16,7 +16,9 @@ int guest_main(void);
 void guest_init(void);
 void guest_exit(int code) __attribute__((noreturn));
 int guest_result(void);
-extern uint64_t guest_cpus, guest_kvm; /* number of CPUs; 1 under the KVM accelerator */
+extern uint64_t guest_cpus, guest_accel; /* number of CPUs; accelerator: bit 0 KVM, bit 1 one that interprets ring 0 */
+/* On such a KVM: says that `what` is left out because of a defect of it, and gives true. */
+bool guest_skip_pvm(const char *what);
 
 /* %s %d %u %x (64-bit), %c; no widths */
 void print(const char *fmt, ...);
@@ -90,16 +92,17 @@ struct fault {
 	uint64_t rax, rcx, rsi, rdi;
 };
 extern struct fault fault;
-extern volatile uint64_t fault_recover;
+extern volatile uint64_t fault_recover, fault_rsp;
 #define NO_FAULT 0xffff
-/* Executes asm; if it faults, `fault` says how and execution goes on behind it. Gives the vector, NO_FAULT if none. The operands follow;
- * the asm may use RAX only by the constraint "a". */
+/* Executes asm; if it faults, `fault` says how and execution goes on behind it. Gives the vector, NO_FAULT if none. Input operands
+ * follow; RAX, RBX, RCX, RDX and R11 are free for use in the asm. */
 #define TRY(insn, ...)                                                                                             \
 	({                                                                                                         \
 		fault.vector = NO_FAULT;                                                                           \
-		asm volatile("leaq 77f(%%rip), %%r11\n\tmovq %%r11, fault_recover(%%rip)\n\t" insn                 \
-			     "\n77:\tmovq $0, fault_recover(%%rip)"                                                \
-			     : : __VA_ARGS__ : "r11", "memory", "cc");                                             \
+		asm volatile("leaq 77f(%%rip), %%r11\n\tmovq %%r11, fault_recover(%%rip)\n\t"                      \
+			     "movq %%rsp, fault_rsp(%%rip)\n\t" insn                                              \
+			     "\n77:\tmovq $0, fault_recover(%%rip)\n\tmovq fault_rsp(%%rip), %%rsp"               \
+			     : : __VA_ARGS__ : "rax", "rbx", "rcx", "rdx", "r11", "memory", "cc");                                             \
 		fault.vector;                                                                                      \
 	})
 /* As TRY for an address that is read or written. */
@@ -127,7 +130,8 @@ void *alloc_page(void);                            /* zeroed */
 volatile uint64_t *map_page(uint64_t va, uint64_t pa, uint64_t flags, uint64_t size);
 void flush_tlb(void);
 
-/* Selectors: 0x08 code, 0x10 data, 0x23 user data, 0x2b user code, 0x30 TSS (two slots); 0x40.. free for tests */
+/* Selectors, as Linux has them: 0x08 32-bit code, 0x10 code, 0x18 data, 0x23 user 32-bit code, 0x2b user data, 0x33 user code, 0x40 TSS (two
+ * slots); from 0x50 free for tests */
 extern uint64_t gdt[16];
 struct tss {
 	uint32_t rsvd0;

@@ -6,7 +6,7 @@
 _start:
 	lea	boot_stack_top(%rip), %rsp
 	mov	%rdi, guest_cpus(%rip)
-	mov	%rsi, guest_kvm(%rip)
+	mov	%rsi, guest_accel(%rip)
 	xor	%ebp, %ebp
 	call	guest_init
 	call	guest_main
@@ -84,13 +84,13 @@ enter_user:
 	push	%r15
 	pushfq
 	mov	%rsp, user_return_rsp(%rip)
-	mov	$0x23, %eax
+	mov	$0x2b, %eax
 	mov	%eax, %ds
 	mov	%eax, %es
-	push	$0x23
+	push	$0x2b
 	push	%rsi
 	push	%rdx
-	push	$0x2b
+	push	$0x33
 	push	%rdi
 	mov	%rcx, %rdi
 	iretq
@@ -98,7 +98,7 @@ enter_user:
 	.globl	leave_user
 leave_user:
 	mov	user_return_rsp(%rip), %rsp
-	mov	$0x10, %eax
+	mov	$0x18, %eax
 	mov	%eax, %ds
 	mov	%eax, %es
 	mov	%eax, %ss
@@ -114,9 +114,9 @@ leave_user:
 	.globl	reload_segments
 reload_segments:
 	pop	%rax
-	push	$0x08
+	push	$0x10
 	push	%rax
-	mov	$0x10, %eax
+	mov	$0x18, %eax
 	mov	%eax, %ds
 	mov	%eax, %es
 	mov	%eax, %ss
@@ -136,10 +136,10 @@ ap_trampoline:
 	mov	%cr0, %eax
 	or	$1, %eax
 	mov	%eax, %cr0
-	ljmpl	$0x18, $(0x8000 + ap_32 - ap_trampoline)
+	ljmpl	$0x08, $(0x8000 + ap_32 - ap_trampoline)
 	.code32
 ap_32:
-	mov	$0x20, %eax
+	mov	$0x18, %eax
 	mov	%eax, %ds
 	mov	%eax, %es
 	mov	%eax, %ss
@@ -156,10 +156,10 @@ ap_32:
 	and	$0x9fffffff, %eax
 	or	$0x80010000, %eax
 	mov	%eax, %cr0
-	ljmpl	$0x08, $(0x8000 + ap_64 - ap_trampoline)
+	ljmpl	$0x10, $(0x8000 + ap_64 - ap_trampoline)
 	.code64
 ap_64:
-	mov	$0x10, %eax
+	mov	$0x18, %eax
 	mov	%eax, %ds
 	mov	%eax, %es
 	mov	%eax, %ss
@@ -177,10 +177,9 @@ ap_64:
 	.balign 8
 ap_gdt:
 	.quad	0
-	.quad	0x00AF9B000000FFFF	/* 0x08: 64-bit code */
-	.quad	0x00CF93000000FFFF	/* 0x10: data */
-	.quad	0x00CF9B000000FFFF	/* 0x18: 32-bit code */
-	.quad	0x00CF93000000FFFF	/* 0x20: data */
+	.quad	0x00CF9B000000FFFF	/* 0x08: 32-bit code */
+	.quad	0x00AF9B000000FFFF	/* 0x10: 64-bit code */
+	.quad	0x00CF93000000FFFF	/* 0x18: data */
 ap_gdtr:
 	.word	. - ap_gdt - 1
 	.long	0x8000 + ap_gdt - ap_trampoline
@@ -194,9 +193,9 @@ ap_trampoline_end:
 	.balign 16
 	.skip	65536
 boot_stack_top:
-	.globl	guest_cpus, guest_kvm, user_return_rsp, ap_next, ap_stacks
+	.globl	guest_cpus, guest_accel, user_return_rsp, ap_next, ap_stacks
 guest_cpus: .quad 0
-guest_kvm: .quad 0
+guest_accel: .quad 0
 user_return_rsp: .quad 0
 ap_next: .quad 0
 	.balign 16
