@@ -24,6 +24,7 @@ struct agent_ops {
 	void (*poweroff)(void *ctx);
 	/* START: spawn_process, or what a test puts in its place. */
 	int (*spawn)(const struct agent_start *m, struct spawned *s, struct cai_error *err);
+	unsigned (*signal_session)(pid_t leader, int sig); /* spawn_signal_session, likewise */
 	void *ctx;
 	bool reap_all; /* PID 1: reap every child, also those it never started */
 };

@@ -22,7 +22,6 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/file.h"
 #include "guest/kernel_abi.h"
 #include "guest/rootfs.h"
 
@@ -41,7 +40,7 @@ bool machine_cmdline_has(const char *word)
 {
 	char text[4096];
 	cleanup_close int fd = open("/proc/cmdline", O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd >= 0 ? file_read_full(fd, text, sizeof(text) - 1) : -1;
+	ssize_t n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
 	if (n <= 0)
 		return false;
 	text[n] = 0;

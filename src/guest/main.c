@@ -48,7 +48,12 @@ static void block_signals(void)
 static struct agent *start(struct cai_error *err)
 {
 	const struct agent_ops ops = {
-		.setup = machine_setup, .poweroff = machine_poweroff, .spawn = spawn_process, .reap_all = true};
+		.setup = machine_setup,
+		.poweroff = machine_poweroff,
+		.spawn = spawn_process,
+		.signal_session = spawn_signal_session,
+		.reap_all = true,
+	};
 
 	struct agent *a = agent_new(&ops, err);
 	if (!a)

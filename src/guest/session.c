@@ -108,7 +108,7 @@ static void on_timer(void *ctx)
 		session_drain(s);
 		break;
 	case TIMER_KILL:
-		session_signal_all(s->p.pid, SIGKILL);
+		s->a->ops.signal_session(s->p.pid, SIGKILL);
 		if (!has_process(s)) {
 			session_close(s);
 			return;
@@ -143,7 +143,7 @@ void session_stream_lost(struct session *s)
 		return;
 	}
 	/* Before the terminal is closed, so that all get SIGHUP, not only its foreground job. */
-	if (session_signal_all(s->p.pid, SIGHUP) == 0 && has_process(s))
+	if (s->a->ops.signal_session(s->p.pid, SIGHUP) == 0 && has_process(s))
 		kill(s->p.pid, SIGHUP); /* not a session leader yet */
 	close_process_fds(s);
 	s->state = SESSION_ORPHAN;
@@ -170,7 +170,7 @@ static void end_with_error(struct session *s, uint32_t code, int errnum, const c
 static void protocol_error(struct session *s, const char *text)
 {
 	if (has_process(s)) {
-		session_signal_all(s->p.pid, SIGKILL);
+		s->a->ops.signal_session(s->p.pid, SIGKILL);
 		kill(s->p.pid, SIGKILL);
 	}
 	end_with_error(s, AGENT_E_PROTOCOL, 0, text);
@@ -202,7 +202,7 @@ static void note_reaped(struct session *s, int wait_status)
 		break;
 	case SESSION_ORPHAN:
 		/* Others of its session may still be there; they have until the timer. */
-		if (s->timer_for == TIMER_NONE || session_signal_all(s->p.pid, 0) == 0)
+		if (s->timer_for == TIMER_NONE || s->a->ops.signal_session(s->p.pid, 0) == 0)
 			session_close(s);
 		break;
 	default:

@@ -128,7 +128,5 @@ void session_watch_outputs(struct session *s);
 void session_drain(struct session *s);
 void session_close_outputs(struct session *s);
 void session_close_stdin(struct session *s);
-/* Sends sig to every process of the session that leader pid began. Returns how many there were. */
-unsigned session_signal_all(pid_t leader, int sig);
 
 #endif

@@ -12,12 +12,7 @@
  * The end: a program's own output is in its pipes when it is reaped, but others may have inherited them and hold them open for
  * ever. So after a grace each output is read once more, no further than what is in it at that moment.
  */
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -25,7 +20,6 @@
 #include <termios.h>
 #include <unistd.h>
 
-#include "base/cleanup.h"
 #include "base/util.h"
 #include "guest/session.h"
 
@@ -310,38 +304,4 @@ void session_stdin_end(struct session *s)
 	}
 	if (session_stdin(s, NULL, 0) < 0)
 		session_close_stdin(s);
-}
-
-/* The session id of a process: the fourth word behind the command in /proc/PID/stat (the command itself may hold anything but is
- * the only part that may hold a parenthesis). -1 where the process is gone. */
-static pid_t session_of(const char *pid)
-{
-	char path[64], text[1024];
-	snprintf(path, sizeof(path), "/proc/%.16s/stat", pid);
-	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
-	if (n <= 0)
-		return -1;
-	text[n] = 0;
-	char *p = strrchr(text, ')');
-	char state;
-	int ppid, pgrp, sid;
-	if (!p || sscanf(p + 1, " %c %d %d %d", &state, &ppid, &pgrp, &sid) != 4 || state == 'Z')
-		return -1;
-	return sid;
-}
-
-unsigned session_signal_all(pid_t leader, int sig)
-{
-	unsigned n = 0;
-	if (leader <= 1)
-		return 0;
-	cleanup_closedir DIR *proc = opendir("/proc");
-	struct dirent *e;
-	while (proc && (e = readdir(proc))) {
-		int pid = atoi(e->d_name);
-		if (pid > 1 && pid != getpid() && session_of(e->d_name) == leader && kill(pid, sig) == 0)
-			n++;
-	}
-	return n;
 }

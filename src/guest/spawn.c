@@ -13,6 +13,7 @@
  */
 #include "guest/spawn.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -340,4 +341,38 @@ int spawn_process(const struct agent_start *m, struct spawned *s, struct cai_err
 	if (s->pid == 0)
 		run_child(m, report, s->tty ? s->out : -1, in, out, errfd);
 	return 0;
+}
+
+/* The session id of a process: the fourth word behind the command in /proc/PID/stat (the command itself may hold anything but is
+ * the only part that may hold a parenthesis). -1 where the process is gone. */
+static pid_t session_of(const char *pid)
+{
+	char path[64], text[1024];
+	snprintf(path, sizeof(path), "/proc/%.16s/stat", pid);
+	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
+	if (n <= 0)
+		return -1;
+	text[n] = 0;
+	char *p = strrchr(text, ')');
+	char state;
+	int ppid, pgrp, sid;
+	if (!p || sscanf(p + 1, " %c %d %d %d", &state, &ppid, &pgrp, &sid) != 4 || state == 'Z')
+		return -1;
+	return sid;
+}
+
+unsigned spawn_signal_session(pid_t leader, int sig)
+{
+	unsigned n = 0;
+	if (leader <= 1)
+		return 0;
+	cleanup_closedir DIR *proc = opendir("/proc");
+	struct dirent *e;
+	while (proc && (e = readdir(proc))) {
+		int pid = atoi(e->d_name);
+		if (pid > 1 && pid != getpid() && session_of(e->d_name) == leader && kill(pid, sig) == 0)
+			n++;
+	}
+	return n;
 }

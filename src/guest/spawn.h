@@ -33,6 +33,12 @@ struct spawn_report {
  */
 int spawn_process(const struct agent_start *m, struct spawned *s, struct cai_error *err);
 
+/*
+ * Sends sig to every process of the session that process `leader` began (POSIX sense: what setsid began, in all its process groups);
+ * with sig 0 only counts them. Returns how many there were, zombies not counted. Reads /proc.
+ */
+unsigned spawn_signal_session(pid_t leader, int sig);
+
 /* Closes what is open and forgets it; the process itself is left alone. */
 void spawned_close(struct spawned *s);
 

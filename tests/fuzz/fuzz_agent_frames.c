@@ -56,6 +56,12 @@ static int at_end(const void *first, size_t n)
 	return p[0];
 }
 
+static unsigned signal_session(pid_t leader, int sig)
+{
+	must(leader == NO_SUCH_PID);
+	return 0;
+}
+
 static int spawn(const struct agent_start *m, struct spawned *s, struct cai_error *err)
 {
 	static const struct spawn_report failed = {AGENT_E_NOT_FOUND, ENOENT, "no such command"};
@@ -126,7 +132,7 @@ static int lowest_free_fd(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	const struct agent_ops ops = {.setup = setup, .poweroff = poweroff, .spawn = spawn};
+	const struct agent_ops ops = {.setup = setup, .poweroff = poweroff, .spawn = spawn, .signal_session = signal_session};
 	int sp[2], before = lowest_free_fd();
 	struct cai_error err;
 

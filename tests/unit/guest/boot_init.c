@@ -132,7 +132,12 @@ static void host_side(int *fds)
 int main(void)
 {
 	const struct agent_ops ops = {
-		.setup = machine_setup, .poweroff = machine_poweroff, .spawn = spawn_process, .reap_all = true};
+		.setup = machine_setup,
+		.poweroff = machine_poweroff,
+		.spawn = spawn_process,
+		.signal_session = spawn_signal_session,
+		.reap_all = true,
+	};
 	struct cai_error err = {.text = ""};
 	int mine[3], theirs[3];
 	sigset_t chld;

@@ -34,7 +34,10 @@ static void fake_poweroff(void *ctx)
 
 static void serve(int listener)
 {
-	const struct agent_ops ops = {.setup = fake_setup, .poweroff = fake_poweroff, .spawn = spawn_process};
+	const struct agent_ops ops = {.setup = fake_setup,
+				      .poweroff = fake_poweroff,
+				      .spawn = spawn_process,
+				      .signal_session = spawn_signal_session};
 	struct cai_error err = {.text = ""};
 	sigset_t chld;
 	sigemptyset(&chld);
@@ -50,10 +53,10 @@ static void serve(int listener)
 	exit(0);
 }
 
-void server_start(struct server *s)
+void server_start_bare(struct server *s)
 {
 	struct sockaddr_un sa = {.sun_family = AF_UNIX};
-	snprintf(s->path, sizeof(s->path), "/tmp/caisson-test-agent.%d", (int)getpid());
+	snprintf(s->path, sizeof(s->path), "/tmp/caisson-test-agent.%d.%p", (int)getpid(), (void *)s);
 	unlink(s->path);
 	strcpy(sa.sun_path, s->path);
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -66,12 +69,22 @@ void server_start(struct server *s)
 		serve(fd);
 	close(fd);
 	signal(SIGPIPE, SIG_IGN);
+}
 
+void put_setup(struct buf *b, const char *dev)
+{
+	agent_put_setup(b, &(struct agent_setup){
+				   .hostname = (char[]){"test"}, .root_dev = (char *)(uintptr_t)dev, .root_mode = AGENT_ROOT_READONLY});
+}
+
+void server_start(struct server *s)
+{
+	server_start_bare(s);
 	int c = client_connect(s);
 	struct buf b = {0};
 	uint8_t *body;
 	uint32_t len;
-	agent_put_setup(&b, &(struct agent_setup){.hostname = (char[]){"test"}, .root_mode = AGENT_ROOT_READONLY});
+	put_setup(&b, "");
 	client_send(c, &b);
 	assert_int_equal(client_recv(c, &body, &len), AGENT_OK);
 	free(body);

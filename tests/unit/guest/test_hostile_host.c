@@ -233,6 +233,50 @@ static void noise_leaves_the_agent_well(void **state)
 	check_alive(state);
 }
 
+static void setup_comes_first_may_be_repeated_and_start_may_follow_at_once(void **state)
+{
+	struct server s;
+	struct buf b = {0};
+	struct outcome o = {0};
+	char *argv[] = {(char[]){"echo"}, (char[]){"after"}, NULL};
+	const struct agent_start echo = {.argv = argv};
+	uint8_t *body;
+	uint32_t len;
+
+	server_start_bare(&s);
+	int fd = client_connect(&s);
+	client_start(fd, &echo);
+	client_finish(fd, &o);
+	assert_int_equal(o.error_code, AGENT_E_PROTOCOL);
+	assert_non_null(strstr(o.error, "before SETUP"));
+	outcome_free(&o);
+	close(fd);
+
+	/* A SETUP that fails: its own code, and the START behind it is not looked at. */
+	fd = client_connect(&s);
+	put_setup(&b, "/dev/bad");
+	agent_put_start(&b, &echo);
+	client_send(fd, &b);
+	client_finish(fd, &o);
+	assert_int_equal(o.error_code, AGENT_E_ROOTFS);
+	assert_int_equal(client_recv(fd, &body, &len), 0);
+	outcome_free(&o);
+	close(fd);
+
+	b = (struct buf){0};
+	fd = client_connect(&s);
+	put_setup(&b, "");
+	agent_put_start(&b, &echo);
+	client_send(fd, &b);
+	assert_int_equal(client_recv(fd, &body, &len), AGENT_OK);
+	free(body);
+	client_finish(fd, &o);
+	assert_true(outcome_says(&o, "after\n"));
+	outcome_free(&o);
+	close(fd);
+	server_stop(&s);
+}
+
 static int start_server(void **state)
 {
 	struct server *s = calloc(1, sizeof(*s));
@@ -260,6 +304,7 @@ int main(void)
 		cmocka_unit_test(frames_that_come_byte_by_byte_are_understood),
 		cmocka_unit_test(frames_that_cross_the_end_of_the_process_are_ignored),
 		cmocka_unit_test(noise_leaves_the_agent_well),
+		cmocka_unit_test(setup_comes_first_may_be_repeated_and_start_may_follow_at_once),
 	};
 	return cmocka_run_group_tests_name("hostile host", tests, start_server, stop_server);
 }
