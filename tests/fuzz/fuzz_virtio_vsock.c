@@ -85,13 +85,15 @@ static void extra(struct fv *f, uint8_t op)
 {
 	struct host *h = f->device;
 	static uint8_t junk[16384];
-	int *fd = &h->client[op >> 4 & 7], sv[2];
+	int *fd = &h->client[op >> 4 & 7], sv[2], small = 4096;
 	ssize_t n;
 	switch (op & 15) {
 	case 9: /* a client comes, or does something */
 		if (*fd < 0) {
 			if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sv) < 0)
 				abort();
+			/* a slow client is slow soon */
+			setsockopt(sv[1], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
 			if (virtio_vsock_open(h->v, op >> 5, sv[1], NULL) < 0)
 				close(sv[1]);
 			*fd = sv[0];
