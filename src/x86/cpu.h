@@ -148,6 +148,7 @@ struct x86_exception {
 	uint8_t vector;
 	bool has_error;
 	bool soft;      /* INT n, INT3, INTO: a trap whose rip is past it */
+	bool noncanonical; /* #GP for the address in cr2; x86_fault() makes it #SS where the stack was accessed */
 	uint32_t error; /* error code; for a soft one the length of the instruction */
 	uint64_t cr2;   /* for #PF; becomes CR2 at delivery */
 };

@@ -238,6 +238,23 @@ void x86_uncount(struct x86_cpu *c, const struct x86_op *u);
 		c->rip = t_;                                                                                       \
 		LEAVE(X86_LEAVE_LOOKUP);                                                                           \
 	} while (0)
+/* The same for an indirect branch: a target that is not canonical is #GP at the branch, before `commit` (its stack access and RSP). A
+ * target in the jump cache needs no look. */
+#define GO_RIP_INDIRECT(target, commit)                                                                            \
+	do {                                                                                                       \
+		const uint64_t t_ = (target);                                                                      \
+		const struct x86_jump *j_ = &c->jc[X86_JC_INDEX(t_)];                                              \
+		if (likely(j_->rip == t_ && j_->gen == c->jc_gen)) {                                               \
+			commit;                                                                                    \
+			c->r[X86_R_PAGE] = t_ & ~(uint64_t)(MEM_PAGE_SIZE - 1);                                    \
+			ENTER((const struct x86_block *)(c->arena + j_->block));                                   \
+		}                                                                                                  \
+		if (unlikely((uint64_t)((int64_t)(t_ << 16) >> 16) != t_))                                         \
+			return x86_go_slow(c, u, table);                                                           \
+		commit;                                                                                            \
+		c->rip = t_;                                                                                       \
+		LEAVE(X86_LEAVE_LOOKUP);                                                                           \
+	} while (0)
 #define TAKEN(j)                                                                                                   \
 	do {                                                                                                       \
 		const struct x86_op *l_ = (j);                                                                     \
@@ -250,6 +267,15 @@ void x86_uncount(struct x86_cpu *c, const struct x86_op *u);
 #define GO_RIP(target)                                                                                             \
 	do {                                                                                                       \
 		c->rip = (target);                                                                                 \
+		LEAVE(X86_LEAVE_LOOKUP);                                                                           \
+	} while (0)
+#define GO_RIP_INDIRECT(target, commit)                                                                            \
+	do {                                                                                                       \
+		const uint64_t t_ = (target);                                                                      \
+		if (unlikely((uint64_t)((int64_t)(t_ << 16) >> 16) != t_))                                         \
+			RAISE(X86_GP, 0);                                                                          \
+		commit;                                                                                            \
+		c->rip = t_;                                                                                       \
 		LEAVE(X86_LEAVE_LOOKUP);                                                                           \
 	} while (0)
 #define TAKEN(j) GO_RIP(c->r[X86_R_PAGE] + (uint64_t)(int64_t)(j)->imm)

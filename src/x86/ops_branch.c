@@ -41,40 +41,39 @@ HANDLER(call_far)
 	RSP -= 8;
 	GO_RIP(X86_RIP_NEXT(c, u) + (uint64_t)(int64_t)u->imm);
 }
+/* Pushing the return address and dropping it again, as what is left to do once the target is known to be good. */
+#define PUSH_NEXT                                                                                                  \
+	STORE(uint64_t, RSP - 8, X86_RIP_NEXT(c, u));                                                              \
+	RSP -= 8
+
 HANDLER(jmp_r)
 {
-	GO_RIP(REG(uint64_t, u->src));
+	GO_RIP_INDIRECT(REG(uint64_t, u->src), (void)0);
 }
 HANDLER(jmp_m)
 {
 	LOAD(uint64_t, target, EA0());
-	GO_RIP(target);
+	GO_RIP_INDIRECT(target, (void)0);
 }
 HANDLER(call_r)
 {
 	const uint64_t target = REG(uint64_t, u->src);
-	STORE(uint64_t, RSP - 8, X86_RIP_NEXT(c, u));
-	RSP -= 8;
-	GO_RIP(target);
+	GO_RIP_INDIRECT(target, PUSH_NEXT);
 }
 HANDLER(call_m)
 {
 	LOAD(uint64_t, target, EA0());
-	STORE(uint64_t, RSP - 8, X86_RIP_NEXT(c, u));
-	RSP -= 8;
-	GO_RIP(target);
+	GO_RIP_INDIRECT(target, PUSH_NEXT);
 }
 HANDLER(ret)
 {
 	LOAD(uint64_t, target, RSP);
-	RSP += 8;
-	GO_RIP(target);
+	GO_RIP_INDIRECT(target, RSP += 8);
 }
 HANDLER(ret_i)
 {
 	LOAD(uint64_t, target, RSP);
-	RSP += 8 + (uint64_t)(uint16_t)u->imm;
-	GO_RIP(target);
+	GO_RIP_INDIRECT(target, RSP += 8 + (uint64_t)(uint16_t)u->imm);
 }
 /* dst: 0 LOOPNE, 1 LOOPE, 2 LOOP, 3 JRCXZ; src: address size */
 HANDLER(loop)
@@ -168,7 +167,7 @@ HANDLER(lg_pop)
 HANDLER(lg_pop_m)
 {
 	uint64_t v;
-	if (!peek(c, &v, u->idx) || !x86_write(c, EA0() + (u->base == X86_RSP * 8 ? u->idx : 0), u->idx, &v))
+	if (!peek(c, &v, u->idx) || !x86_write(c, EA0(), u->idx, &v))
 		return x86_fault(c, u);
 	set_sp(c, c->r[X86_RSP] + u->idx);
 	NEXT();

@@ -224,8 +224,7 @@ HANDLER(pop_r)
 HANDLER(pop_m)
 {
 	LOAD(uint64_t, v, RSP);
-	uint64_t ea = EA0() + (u->base == X86_RSP * 8 ? 8 : 0);
-	STORE(uint64_t, ea, v);
+	STORE(uint64_t, EA0(), v);
 	RSP += 8;
 	NEXT();
 }

@@ -522,10 +522,10 @@ static unsigned dr_number(const struct x86_cpu *c, unsigned n)
 }
 HANDLER(mov_drr)
 {
-	NEED_CPL0();
 	unsigned n = dr_number(c, u->dst);
 	if (n > 7)
 		RAISE_NOERR(X86_UD);
+	NEED_CPL0();
 	uint64_t v = REG(uint64_t, u->src);
 	if (n >= 6 && v >> 32)
 		RAISE(X86_GP, 0);
@@ -534,10 +534,10 @@ HANDLER(mov_drr)
 }
 HANDLER(mov_rdr)
 {
-	NEED_CPL0();
 	unsigned n = dr_number(c, u->src);
 	if (n > 7)
 		RAISE_NOERR(X86_UD);
+	NEED_CPL0();
 	if (c->mode == X86_MODE_64)
 		W_q(u->dst, c->dr[n]);
 	else

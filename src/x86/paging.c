@@ -127,8 +127,11 @@ static bool walk(struct x86_cpu *c, enum x86_tlb_kind kind, uint64_t la, enum x8
 		return true;
 	}
 	if (!is_canonical(la)) {
-		if (!peek)
+		if (!peek) {
 			x86_raise(c, X86_GP, 0);
+			c->exc.noncanonical = true;
+			c->exc.cr2 = la;
+		}
 		return false;
 	}
 	return walk_4level(c, kind, la, access, peek, w);

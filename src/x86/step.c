@@ -20,8 +20,36 @@ void x86_uncount(struct x86_cpu *c, const struct x86_op *u)
 	c->icount -= n;
 }
 
+/* Whether the instruction at linear address la accesses memory at `address` through SS: what is not canonical is then #SS(0), not #GP(0)
+ * (SDM vol. 1 section 3.3.7.1). Operations do not carry this, so the instruction is decoded again. */
+static bool accesses_stack(struct x86_cpu *c, uint64_t la, uint64_t address)
+{
+	const struct x86_exception e = c->exc;
+	uint8_t code[X86_MAX_LEN];
+	unsigned n;
+	struct x86_insn i;
+	const bool decoded = x86_fetch(c, la, code, sizeof(code), &n) && x86_decode(code, n, c->mode, &i) == X86_DECODE_OK;
+	c->exc = e;
+	if (!decoded)
+		return false;
+	if (i.map == X86_MAP_1) {
+		switch (i.op) {
+		case 0x50 ... 0x5f: case 0x68: case 0x6a: case 0x9c: case 0x9d: case 0xc2: case 0xc3: case 0xc8: case 0xc9:
+		case 0xca: case 0xcb: case 0xcf: case 0xe8:
+			return true;
+		case 0x8f: case 0xff: /* the stack or the other operand? */
+			if (address - c->r[X86_RSP] + 16 < 32)
+				return true;
+			break;
+		}
+	}
+	return i.has_modrm && i.mod != 3 && (i.seg == X86_SS || (i.seg == X86_NO_SEG && i.stack_seg));
+}
+
 const struct x86_op *x86_fault(struct x86_cpu *c, const struct x86_op *u)
 {
+	if (c->exc.noncanonical && accesses_stack(c, X86_RIP(c, u), c->exc.cr2))
+		c->exc.vector = X86_SS_FAULT;
 	x86_uncount(c, u);
 	c->rip = X86_RIP(c, u) - c->segbase[X86_CS];
 	c->leave = X86_LEAVE_EXCEPTION;

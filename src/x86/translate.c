@@ -678,18 +678,41 @@ static void map_1(struct ctx *t)
 			break;
 		if (i->mod == 3) {
 			pop_slot(t, SLOT(i->rm));
-		} else if (is_64(t) && stack_size(t) == 8) {
-			emit_mem(t, X86_OP_pop_m);
-		} else if (is_64(t)) {
-			break;
 		} else {
-			emit_mem(t, X86_OP_lg_pop_m)->idx = i->opsize;
+			/* RSP as a base counts after the pop (SDM vol. 2 POP). */
+			const unsigned size = stack_size(t);
+			struct x86_insn popped = *i;
+			if (i->base == X86_RSP)
+				popped.disp += (int32_t)size;
+			t->i = &popped;
+			if (is_64(t) && size == 8) {
+				emit_mem(t, X86_OP_pop_m);
+			} else if (is_64(t)) {
+				struct addr a = address_of(t, false, true);
+				o = emit(t, X86_OP_mov_rm_w);
+				o->base = SLOT(X86_RSP);
+				o->idx = SLOT_ZERO;
+				o->dst = SLOT_TMP;
+				o = emit(t, X86_OP_mov_mr_w);
+				o->base = a.base;
+				o->idx = a.idx;
+				o->disp = a.disp;
+				o->src = SLOT_TMP;
+				o = emit(t, X86_OP_lea_q);
+				o->dst = o->base = SLOT(X86_RSP);
+				o->idx = SLOT_ZERO;
+				o->disp = 2;
+				t->x->uses_flags = true;
+			} else {
+				emit_mem(t, X86_OP_lg_pop_m)->idx = i->opsize;
+			}
+			t->i = i;
 		}
 		return;
 	case 0x90 ... 0x97: {
 		const unsigned r = opcode_reg(t);
-		if (r == 0) {
-			emit(t, i->rep ? X86_OP_pause : X86_OP_nop);
+		if (r == 0 || (op == 0x90 && i->rep)) { /* F3 90 is PAUSE even with REX.B */
+			emit(t, i->rep && op == 0x90 ? X86_OP_pause : X86_OP_nop);
 			return;
 		}
 		o = emit(t, X86_OP_xchg_rr_b + size_index(i->opsize));
@@ -1006,7 +1029,8 @@ static void bit_test(struct ctx *t, unsigned which, bool by_imm)
 		o = emit(t, X86_OP_bt_rr_w + which * 3 + sz);
 		o->dst = SLOT(i->rm);
 	} else {
-		struct addr a = address_of(t, false, true);
+		const bool wraps = !by_imm && i->addrsize != 8;
+		struct addr a = address_of(t, false, !wraps);
 		if (!by_imm) {
 			o = emit(t, X86_OP_ea_bit_w + sz);
 			o->base = a.base;
@@ -1014,6 +1038,13 @@ static void bit_test(struct ctx *t, unsigned which, bool by_imm)
 			o->disp = a.disp;
 			o->src = SLOT(i->reg);
 			a = (struct addr){.base = SLOT_EA, .idx = SLOT_ZERO};
+		}
+		if (wraps) { /* the bit offset is part of the effective address, which is cut to its size */
+			o = emit(t, X86_OP_ea);
+			o->base = SLOT_EA;
+			o->idx = SLOT_ZERO;
+			o->src = (uint8_t)segment(i);
+			o->dst = i->addrsize == 4 ? 1 : 2;
 		}
 		if (which == 0) {
 			o = emit(t, X86_OP_mov_rm_b + sz + 1);
@@ -1072,7 +1103,18 @@ static void vector(struct ctx *t, int row)
 	t->x->uses_flags = true;
 	struct x86_op *o;
 	if (i->mod == 3) {
-		o = emit(t, (unsigned)x86_vec_select(i, row));
+		const unsigned h = (unsigned)x86_vec_select(i, row);
+		uint8_t base = 0;
+		if (h == X86_OP_maskmov) { /* the only one with an implicit address: [rDI] */
+			o = emit(t, X86_OP_ea);
+			o->base = SLOT(X86_RDI);
+			o->idx = SLOT_ZERO;
+			o->src = (uint8_t)segment(i);
+			o->dst = i->addrsize == 8 ? 0 : i->addrsize == 4 ? 1 : 2;
+			base = SLOT_EA;
+		}
+		o = emit(t, h);
+		o->base = base;
 	} else {
 		struct addr a = address_of(t, true, true);
 		if (a.indexed) {
@@ -1304,6 +1346,11 @@ static void map_0f(struct ctx *t)
 		emit_mem(t, i->rex & 8 ? X86_OP_cmpxchg16b : X86_OP_cmpxchg8b);
 		return;
 	case 0xc8 ... 0xcf:
+		if (i->opsize == 2) { /* undefined; processors clear the register's low half */
+			o = emit(t, X86_OP_mov_ri_w);
+			o->dst = SLOT(opcode_reg(t));
+			return;
+		}
 		o = emit(t, i->opsize == 8 ? X86_OP_bswap_q : X86_OP_bswap_l);
 		o->dst = SLOT(opcode_reg(t));
 		return;

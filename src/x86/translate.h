@@ -5,7 +5,7 @@
 
 #include "x86/op.h"
 
-#define X86_MAX_OPS_PER_INSN 4
+#define X86_MAX_OPS_PER_INSN 6
 
 /* What the block builder must know of an instruction. */
 struct x86_xlat {

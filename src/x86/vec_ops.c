@@ -283,6 +283,7 @@ HANDLER(emms)
 {
 	if (!may_run(c, false, true))
 		return x86_fault(c, u);
+	c->fsw &= (uint16_t)~X86_FSW_TOP;
 	c->ftw = 0;
 	NEXT();
 }

@@ -11,6 +11,13 @@
 #include "x86/fp.h"
 #include "x86/paging.h"
 
+/* Processors check the far end of these long operands first, and report its address. */
+static bool probe_end(struct x86_cpu *c, uint64_t ea, unsigned n, bool write)
+{
+	uint8_t b;
+	return write ? x86_probe_write(c, ea + n - 1, 1) : x86_read(c, ea + n - 1, 1, &b);
+}
+
 /* The two-bit tag of physical register n: valid, zero, special, empty. */
 static unsigned full_tag(const struct x86_cpu *c, unsigned n)
 {
@@ -44,7 +51,7 @@ bool x86_x87_store_env(struct x86_cpu *c, uint64_t ea, bool env16, bool save)
 	const unsigned top = c->fsw >> 11 & 7;
 	for (unsigned i = 0; save && i < 8; i++, n += 10)
 		memcpy(b + n, c->st[(top + i) & 7], 10);
-	if (!x86_write_bytes(c, ea, b, n))
+	if (!probe_end(c, ea, n, true) || !x86_write_bytes(c, ea, b, n))
 		return false;
 	if (save) {
 		x86_x87_init(c);
@@ -60,7 +67,8 @@ bool x86_x87_load_env(struct x86_cpu *c, uint64_t ea, bool env16, bool save)
 {
 	uint8_t b[108];
 	const unsigned env_bytes = env16 ? 14 : 28;
-	if (!x86_read_bytes(c, ea, b, env_bytes + (save ? 80 : 0)))
+	const unsigned n_bytes = env_bytes + (save ? 80 : 0);
+	if (!probe_end(c, ea, n_bytes, false) || !x86_read_bytes(c, ea, b, n_bytes))
 		return false;
 	unsigned tags;
 	if (env16) {
@@ -115,13 +123,13 @@ bool x86_fxsave(struct x86_cpu *c, uint64_t ea, bool wide)
 		f.fip = (uint32_t)f.fip;
 		f.fdp = (uint32_t)f.fdp;
 	}
-	return x86_write_bytes(c, ea, &f, fx_bytes(c));
+	return probe_end(c, ea, sizeof(f), true) && x86_write_bytes(c, ea, &f, fx_bytes(c));
 }
 
 bool x86_fxrstor(struct x86_cpu *c, uint64_t ea, bool wide)
 {
 	struct x86_fxsave f;
-	if (!fx_check(c, ea) || !x86_read_bytes(c, ea, &f, fx_bytes(c)))
+	if (!fx_check(c, ea) || !probe_end(c, ea, sizeof(f), false) || !x86_read_bytes(c, ea, &f, fx_bytes(c)))
 		return false;
 	if (f.mxcsr & ~X86_MXCSR_VALID)
 		return x86_raise(c, X86_GP, 0);

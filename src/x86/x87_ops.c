@@ -328,38 +328,43 @@ HANDLER(x87_fxch)
 SIGN_FORM(fchs, ^= 0x80)
 SIGN_FORM(fabs, &= 0x7f)
 
-/* One of FADD FMUL FSUB FSUBR FDIV FDIVR by ModRM.reg: *d = a op b, a in ST(1) and b in ST(0) of the host. The opcodes are given as bytes because
- * assemblers disagree about the names of the reversed pops. */
-#define ARITH_CASE(bytes, load_b)                                                                                  \
-	__asm__ volatile("fldt %2\n\t" load_b " %3\n\t.byte 0xde," bytes "\n\tfnstsw %0\n\tfstpt %1"               \
-			 : "=a"(sw), "=m"(*d)                                                                      \
-			 : "m"(*a), "m"(*b)                                                                        \
-			 : "st", "st(1)")
-#define ARITH_SWITCH(load_b)                                                                                       \
+/* One of FADD FMUL FSUB FSUBR FDIV FDIVR by ModRM.reg, in a switch of six statements. */
+#define ARITH_SWITCH(run, add, mul, sub, subr, div, divr)                                                          \
 	uint16_t sw;                                                                                               \
 	control_in(c);                                                                                             \
 	switch (reg) {                                                                                             \
 	case 0:                                                                                                    \
-		ARITH_CASE("0xc1", load_b);                                                                        \
+		run(add);                                                                                          \
 		break;                                                                                             \
 	case 1:                                                                                                    \
-		ARITH_CASE("0xc9", load_b);                                                                        \
+		run(mul);                                                                                          \
 		break;                                                                                             \
 	case 4:                                                                                                    \
-		ARITH_CASE("0xe9", load_b);                                                                        \
+		run(sub);                                                                                          \
 		break;                                                                                             \
 	case 5:                                                                                                    \
-		ARITH_CASE("0xe1", load_b);                                                                        \
+		run(subr);                                                                                         \
 		break;                                                                                             \
 	case 6:                                                                                                    \
-		ARITH_CASE("0xf9", load_b);                                                                        \
+		run(div);                                                                                          \
 		break;                                                                                             \
 	default:                                                                                                   \
-		ARITH_CASE("0xf1", load_b);                                                                        \
+		run(divr);                                                                                         \
 		break;                                                                                             \
 	}                                                                                                          \
 	control_out(c);                                                                                            \
 	take_status(c, sw)
+
+/* *d = a op b, a in ST(1) and b in ST(0) of the host. The opcodes are given as bytes because assemblers disagree about the names of
+ * the reversed pops. */
+#define RUN_REG(bytes)                                                                                             \
+	__asm__ volatile("fldt %2\n\tfldt %3\n\t.byte 0xde," bytes "\n\tfnstsw %0\n\tfstpt %1"                      \
+			 : "=a"(sw), "=m"(*d)                                                                      \
+			 : "m"(*a), "m"(*b)                                                                        \
+			 : "st", "st(1)")
+/* *d = *d op memory. Loading the operand first would report a denormal even where the operation is invalid. */
+#define RUN_MEM(insn)                                                                                              \
+	__asm__ volatile("fldt %1\n\t" insn " %2\n\tfnstsw %0\n\tfstpt %1" : "=a"(sw), "+m"(*d) : "m"(*b) : "st")
 
 #define ARITH_REG(name, dest, after)                                                                               \
 	HANDLER(x87_##name)                                                                                        \
@@ -369,7 +374,7 @@ SIGN_FORM(fabs, &= 0x7f)
 			SLOWLY();                                                                                  \
 		struct f80 *d = st(c, dest);                                                                       \
 		const struct f80 *a = st(c, 0), *b = st(c, i);                                                     \
-		ARITH_SWITCH("fldt");                                                                              \
+		ARITH_SWITCH(RUN_REG, "0xc1", "0xc9", "0xe9", "0xe1", "0xf9", "0xf1");                                                                              \
 		after;                                                                                             \
 		note(c, u);                                                                                        \
 		NEXT();                                                                                            \
@@ -378,7 +383,7 @@ ARITH_REG(arith_st0, 0, NO_POP)
 ARITH_REG(arith_sti, i, NO_POP)
 ARITH_REG(arith_pop, i, pop(c))
 
-#define ARITH_MEM(name, T, load)                                                                                   \
+#define ARITH_MEM(name, T, s)                                                                                      \
 	HANDLER(x87_##name)                                                                                        \
 	{                                                                                                          \
 		const unsigned reg = u->imm >> 3 & 7;                                                              \
@@ -387,14 +392,13 @@ ARITH_REG(arith_pop, i, pop(c))
 		if (unlikely(!b || !quick(c) || !full(c, 0)))                                                      \
 			SLOWLY();                                                                                  \
 		struct f80 *d = st(c, 0);                                                                          \
-		const struct f80 *a = d;                                                                           \
-		ARITH_SWITCH(load);                                                                                \
+		ARITH_SWITCH(RUN_MEM, "fadd" s, "fmul" s, "fsub" s, "fsubr" s, "fdiv" s, "fdivr" s);                                                                                \
 		note(c, u);                                                                                        \
 		c->fdp = ea;                                                                                       \
 		NEXT();                                                                                            \
 	}
-ARITH_MEM(arith_m32, un32, "flds")
-ARITH_MEM(arith_m64, un64, "fldl")
+ARITH_MEM(arith_m32, un32, "s")
+ARITH_MEM(arith_m64, un64, "l")
 
 /* FCOMI, FUCOMI and, with bit 10 of imm (opcode DF), their popping forms. */
 #define COMPARE_FORM(name, insn)                                                                                   \
@@ -411,7 +415,7 @@ ARITH_MEM(arith_m64, un64, "fldl")
 				 : "m"(*st(c, i)), "m"(*st(c, 0))                                                  \
 				 : "cc", "st", "st(1)");                                                           \
 		c->fl = (uint16_t)fl;                                                                              \
-		take_status(c, sw);                                                                                \
+		c->fsw |= sw & 0x3f; /* C1 stays as it is */                                                       \
 		if (u->imm & 0x400)                                                                                \
 			pop(c);                                                                                    \
 		note(c, u);                                                                                        \
