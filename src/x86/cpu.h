@@ -110,6 +110,7 @@ enum x86_vector { X86_DE, X86_DB, X86_NMI, X86_BP, X86_OF, X86_BR, X86_UD, X86_N
 #define X86_TLB_BITS 10
 #define X86_TLB_SIZE (1u << X86_TLB_BITS)
 #define X86_TLB_NONE (~0ull)
+#define X86_TLB_INDEX(la) (((la) >> MEM_PAGE_SHIFT) & (X86_TLB_SIZE - 1))
 enum x86_tlb_kind { X86_TLB_USER, X86_TLB_KERNEL, X86_TLB_KERNEL_AC, X86_N_TLBS };
 struct x86_tlb_entry {
 	uint64_t tag_r, tag_w, tag_x;
@@ -181,6 +182,7 @@ struct x86_env {
 /* A jump cache entry: where the block for a linear address is, while gen matches. */
 #define X86_JC_BITS 11
 #define X86_JC_SIZE (1u << X86_JC_BITS)
+#define X86_JC_INDEX(rip) (((rip) ^ ((rip) >> X86_JC_BITS)) & (X86_JC_SIZE - 1))
 struct x86_jump {
 	uint64_t rip;
 	uint32_t gen;

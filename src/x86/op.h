@@ -104,7 +104,6 @@ void x86_uncount(struct x86_cpu *c, const struct x86_op *u);
 #define EA1() (EA0() + (REG(uint64_t, u->idx & 0xf8) << (u->idx & 3)))
 
 /* LOAD(T, v, ea): T v = memory at linear address ea. STORE(T, ea, v). Leave the handler when they cannot. */
-#define X86_TLB_INDEX(ea) (((ea) >> MEM_PAGE_SHIFT) & (X86_TLB_SIZE - 1))
 #define X86_TLB_MATCH(ea, size) (((ea) + (size)-1) & ~(uint64_t)(MEM_PAGE_SIZE - 1))
 
 #if X86_TIER_FAST
@@ -209,7 +208,6 @@ void x86_uncount(struct x86_cpu *c, const struct x86_op *u);
 
 /* Leaving a block. GO_RIP jumps to a linear address in 64-bit mode; TAKEN follows the link of a branch operation to a target in the same
  * page (imm: its offset in the page). */
-#define X86_JC_INDEX(rip) (((rip) ^ ((rip) >> X86_JC_BITS)) & (X86_JC_SIZE - 1))
 #define LEAVE(why)                                                                                                 \
 	do {                                                                                                       \
 		c->leave = (why);                                                                                  \
@@ -238,7 +236,7 @@ void x86_uncount(struct x86_cpu *c, const struct x86_op *u);
 		c->rip = t_;                                                                                       \
 		LEAVE(X86_LEAVE_LOOKUP);                                                                           \
 	} while (0)
-/* The same for an indirect branch: a target that is not canonical is #GP at the branch, before `commit` (its stack access and RSP). A
+/* The same for an indirect branch: a target that is not canonical is #GP at the branch, before `commit` (the change of RSP). A
  * target in the jump cache needs no look. */
 #define GO_RIP_INDIRECT(target, commit)                                                                            \
 	do {                                                                                                       \

@@ -41,11 +41,6 @@ HANDLER(call_far)
 	RSP -= 8;
 	GO_RIP(X86_RIP_NEXT(c, u) + (uint64_t)(int64_t)u->imm);
 }
-/* Pushing the return address and dropping it again, as what is left to do once the target is known to be good. */
-#define PUSH_NEXT                                                                                                  \
-	STORE(uint64_t, RSP - 8, X86_RIP_NEXT(c, u));                                                              \
-	RSP -= 8
-
 HANDLER(jmp_r)
 {
 	GO_RIP_INDIRECT(REG(uint64_t, u->src), (void)0);
@@ -58,12 +53,14 @@ HANDLER(jmp_m)
 HANDLER(call_r)
 {
 	const uint64_t target = REG(uint64_t, u->src);
-	GO_RIP_INDIRECT(target, PUSH_NEXT);
+	STORE(uint64_t, RSP - 8, X86_RIP_NEXT(c, u));
+	GO_RIP_INDIRECT(target, RSP -= 8);
 }
 HANDLER(call_m)
 {
 	LOAD(uint64_t, target, EA0());
-	GO_RIP_INDIRECT(target, PUSH_NEXT);
+	STORE(uint64_t, RSP - 8, X86_RIP_NEXT(c, u));
+	GO_RIP_INDIRECT(target, RSP -= 8);
 }
 HANDLER(ret)
 {

@@ -110,7 +110,7 @@ HANDLER(movs)
 		} else {
 			uint64_t v = 0;
 			n = 1;
-			if (!x86_probe_write(c, to, size) || !x86_read(c, from, size, &v) || !x86_write(c, to, size, &v))
+			if (!x86_read(c, from, size, &v) || !x86_write(c, to, size, &v))
 				return x86_fault(c, u);
 		}
 		set_reg(c, X86_RSI, asize, si + n * step);
@@ -194,11 +194,14 @@ static uint16_t compare(uint64_t a, uint64_t b, unsigned size)
 HANDLER(scas)
 {
 	const unsigned size = u->dst, asize = u->src;
+	const uint16_t flags = c->fl; /* what a fault in the middle leaves (SDM vol. 2 REP) */
 	uint64_t count = u->imm ? get_reg(c, X86_RCX, asize) : 1;
 	while (count) {
 		uint64_t v = 0, di = get_reg(c, X86_RDI, asize);
-		if (!x86_read(c, linear(c, X86_ES, di), size, &v))
+		if (!x86_read(c, linear(c, X86_ES, di), size, &v)) {
+			c->fl = flags;
 			return x86_fault(c, u);
+		}
 		c->fl = compare(c->r[X86_RAX], v, size);
 		set_reg(c, X86_RDI, asize, c->df ? di - size : di + size);
 		count--;
@@ -215,11 +218,14 @@ HANDLER(scas)
 HANDLER(cmps)
 {
 	const unsigned size = u->dst, asize = u->src;
+	const uint16_t flags = c->fl; /* what a fault in the middle leaves (SDM vol. 2 REP) */
 	uint64_t count = u->imm ? get_reg(c, X86_RCX, asize) : 1;
 	while (count) {
 		uint64_t a = 0, b = 0, si = get_reg(c, X86_RSI, asize), di = get_reg(c, X86_RDI, asize);
-		if (!x86_read(c, linear(c, u->idx, si), size, &a) || !x86_read(c, linear(c, X86_ES, di), size, &b))
+		if (!x86_read(c, linear(c, X86_ES, di), size, &b) || !x86_read(c, linear(c, u->idx, si), size, &a)) {
+			c->fl = flags;
 			return x86_fault(c, u);
+		}
 		c->fl = compare(a, b, size);
 		set_reg(c, X86_RSI, asize, c->df ? si - size : si + size);
 		set_reg(c, X86_RDI, asize, c->df ? di - size : di + size);

@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The software machine as an accelerator (hv.h): making it, its environment for struct x86_cpu, state in and out. */
+#include "hv/soft/soft.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/util.h"
+#include "x86/paging.h"
+
+#define MSR_TSC        0x10u
+#define MSR_TSC_ADJUST 0x3bu
+
+static uint64_t guest_tsc(const struct soft_vcpu *v)
+{
+	return soft_now() - soft_vm_of(v)->t0 + (uint64_t)v->tsc_offset;
+}
+
+static uint64_t env_rdtsc(struct x86_cpu *c)
+{
+	return guest_tsc(soft_vcpu_of(c));
+}
+
+static bool env_mmio(struct x86_cpu *c, uint64_t gpa, void *data, unsigned len, bool is_write)
+{
+	struct soft_vcpu *v = soft_vcpu_of(c);
+	struct soft_vm *vm = soft_vm_of(v);
+	if (gpa >= HV_LAPIC_BASE && gpa < HV_LAPIC_BASE + MEM_PAGE_SIZE)
+		return lapic_mmio(vm->chip, v->base.index, gpa - HV_LAPIC_BASE, data, len, is_write, soft_now());
+	if (gpa >= HV_IOAPIC_BASE && gpa < HV_IOAPIC_BASE + MEM_PAGE_SIZE) {
+		ioapic_mmio(vm->chip, gpa - HV_IOAPIC_BASE, data, len, is_write);
+		return true;
+	}
+	return vm->base.cfg.bus.mmio && vm->base.cfg.bus.mmio(vm->base.cfg.bus.ctx, gpa, data, len, is_write);
+}
+
+static bool env_pio(struct x86_cpu *c, uint16_t port, void *data, unsigned len, bool is_write)
+{
+	const struct hv_bus *bus = &soft_vm_of(soft_vcpu_of(c))->base.cfg.bus;
+	return bus->pio && bus->pio(bus->ctx, port, data, len, is_write);
+}
+
+static void set_tsc_offset(struct soft_vcpu *v, int64_t offset)
+{
+	v->tsc_offset = offset;
+	lapic_set_tsc_offset(soft_vm_of(v)->chip, v->base.index, offset - (int64_t)soft_vm_of(v)->t0);
+}
+
+static int env_rdmsr(struct x86_cpu *c, uint32_t msr, uint64_t *val)
+{
+	struct soft_vcpu *v = soft_vcpu_of(c);
+	struct soft_vm *vm = soft_vm_of(v);
+	if (lapic_is_msr(msr))
+		return lapic_msr_read(vm->chip, v->base.index, msr, val, soft_now());
+	switch (msr) {
+	case MSR_TSC:
+		*val = guest_tsc(v);
+		return 0;
+	case MSR_TSC_ADJUST:
+		*val = (uint64_t)v->tsc_offset;
+		return 0;
+	}
+	return kvmclock_msr_read(&vm->clock, v->base.index, msr, val);
+}
+
+static int env_wrmsr(struct x86_cpu *c, uint32_t msr, uint64_t val)
+{
+	struct soft_vcpu *v = soft_vcpu_of(c);
+	struct soft_vm *vm = soft_vm_of(v);
+	if (lapic_is_msr(msr))
+		return lapic_msr_write(vm->chip, v->base.index, msr, val, soft_now());
+	switch (msr) {
+	case MSR_TSC:
+		set_tsc_offset(v, v->tsc_offset + (int64_t)(val - guest_tsc(v)));
+		return 0;
+	case MSR_TSC_ADJUST:
+		set_tsc_offset(v, (int64_t)val);
+		return 0;
+	}
+	return kvmclock_msr_write(&vm->clock, v->base.index, msr, val, guest_tsc(v));
+}
+
+static uint64_t env_get_cr8(struct x86_cpu *c)
+{
+	return lapic_get_cr8(soft_vm_of(soft_vcpu_of(c))->chip, c->apic_id);
+}
+
+static void env_set_cr8(struct x86_cpu *c, uint64_t val)
+{
+	lapic_set_cr8(soft_vm_of(soft_vcpu_of(c))->chip, c->apic_id, val);
+}
+
+static bool env_may_write(struct x86_cpu *c, uint64_t gpa)
+{
+	struct soft_vm *vm = soft_vm_of(soft_vcpu_of(c));
+	const uint64_t page = mem_page_index(vm->base.cfg.mem, gpa);
+	const uint32_t bit = 1u << c->apic_id;
+	/* Announce, then look: the other half of the handshake is prepare_page() in vcpu.c. */
+	if (!(atomic_load(&vm->code.writers[page]) & bit))
+		atomic_fetch_or(&vm->code.writers[page], bit);
+	return !atomic_load(&vm->code.pages[page].is_code);
+}
+
+/* Drops decoded code behind a write and tells the vCPUs that may be about to jump to it. */
+static bool invalidate(struct soft_vm *vm, const struct x86_cpu *writer, uint32_t page, unsigned off, unsigned len)
+{
+	if (!code_invalidate(&vm->code, page, off, len))
+		return false;
+	for (unsigned i = 0; i < vm->base.cfg.n_vcpus; i++)
+		if (vm->vcpu[i].cpu != writer)
+			atomic_fetch_or(&vm->vcpu[i].cpu->pending, X86_PEND_INVAL);
+	return true;
+}
+
+static bool env_code_written(struct x86_cpu *c, uint64_t gpa, unsigned len)
+{
+	struct soft_vm *vm = soft_vm_of(soft_vcpu_of(c));
+	const uint32_t page = (uint32_t)mem_page_index(vm->base.cfg.mem, gpa);
+	if (!invalidate(vm, c, page, gpa & (MEM_PAGE_SIZE - 1), len))
+		return false;
+	c->jc_gen += 8;
+	return c->block && c->block->page == page;
+}
+
+/* A device or the loader wrote to guest RAM. */
+static void mem_changed(void *ctx, uint64_t gpa, uint64_t len)
+{
+	struct soft_vm *vm = ctx;
+	uint64_t end = gpa + len;
+	while (gpa < end) {
+		unsigned off = gpa & (MEM_PAGE_SIZE - 1);
+		uint64_t n = MEM_PAGE_SIZE - off;
+		if (n > end - gpa)
+			n = end - gpa;
+		invalidate(vm, NULL, (uint32_t)mem_page_index(vm->base.cfg.mem, gpa), off, (unsigned)n);
+		gpa += n;
+	}
+}
+
+/* A spinning guest gives the core away now and then: with more vCPUs than cores its lock holder may be waiting for one. */
+static void env_relax(struct x86_cpu *c)
+{
+	struct soft_vcpu *v = soft_vcpu_of(c);
+	if (soft_vm_of(v)->base.cfg.n_vcpus > 1 && ++v->spins % 16 == 0)
+		sched_yield();
+}
+
+static void env_world_lock(struct x86_cpu *c)
+{
+	world_stop(soft_vm_of(soft_vcpu_of(c)), soft_vcpu_of(c));
+}
+
+static void env_world_unlock(struct x86_cpu *c)
+{
+	world_start(soft_vm_of(soft_vcpu_of(c)));
+}
+
+static void kick_from_chip(void *ctx, unsigned vcpu)
+{
+	struct soft_vm *vm = ctx;
+	struct soft_vcpu *v = &vm->vcpu[vcpu];
+	if (atomic_load(&v->sleeping))
+		soft_futex_wake(&v->cpu->pending);
+}
+
+static void vcpu_kick(struct hv_vcpu *hv)
+{
+	soft_post((struct soft_vcpu *)hv, X86_PEND_KICK);
+}
+
+static int irq_line(struct hv_vm *hv, unsigned gsi, bool level)
+{
+	irqchip_set_gsi(((struct soft_vm *)hv)->chip, gsi, level);
+	return 0;
+}
+
+static int get_state(struct hv_vcpu *hv, struct x86_state *s, struct cai_error *err)
+{
+	struct soft_vcpu *v = (struct soft_vcpu *)hv;
+	struct soft_vm *vm = soft_vm_of(v);
+	memset(s, 0, sizeof(*s));
+	x86_cpu_save(v->cpu, s);
+	lapic_save(vm->chip, v->base.index, s, soft_now());
+	s->tsc = guest_tsc(v);
+	s->tsc_adjust = (uint64_t)v->tsc_offset;
+	kvmclock_msr_read(&vm->clock, v->base.index, MSR_KVM_WALL_CLOCK_NEW, &s->kvm_wall_clock);
+	kvmclock_msr_read(&vm->clock, v->base.index, MSR_KVM_SYSTEM_TIME_NEW, &s->kvm_system_time);
+	s->mp_state = v->wait_sipi ? X86_MP_WAIT_SIPI : v->halted ? X86_MP_HALTED : X86_MP_RUNNABLE;
+	s->nmi_pending = v->nmi_pending;
+	return 0;
+}
+
+static int set_state(struct hv_vcpu *hv, const struct x86_state *s, struct cai_error *err)
+{
+	struct soft_vcpu *v = (struct soft_vcpu *)hv;
+	struct soft_vm *vm = soft_vm_of(v);
+	x86_cpu_load(v->cpu, s);
+	/* A loader's state has no APIC in it: the reset values stay. */
+	if (s->apic_base) {
+		lapic_load(vm->chip, v->base.index, s, soft_now());
+		set_tsc_offset(v, (int64_t)(s->tsc - (soft_now() - vm->t0)));
+		kvmclock_load(&vm->clock, v->base.index, s->kvm_wall_clock, s->kvm_system_time);
+		kvmclock_refresh(&vm->clock, v->base.index, guest_tsc(v), true);
+	}
+	v->wait_sipi = s->mp_state == X86_MP_WAIT_INIT || s->mp_state == X86_MP_WAIT_SIPI;
+	v->halted = s->mp_state == X86_MP_HALTED;
+	v->nmi_pending = s->nmi_pending;
+	v->irq_maybe = true;
+	return 0;
+}
+
+static int set_step(struct hv_vcpu *hv, bool on)
+{
+	((struct soft_vcpu *)hv)->stepping = on;
+	return 0;
+}
+
+static void vcpu_stats(struct hv_vcpu *hv, struct hv_stats *st)
+{
+	struct soft_vcpu *v = (struct soft_vcpu *)hv;
+	struct soft_vm *vm = soft_vm_of(v);
+	/* Exact on the vCPU's own thread and when it has stopped; otherwise a recent value. */
+	uint64_t live = *(volatile uint64_t *)&v->cpu->icount, published = atomic_load_explicit(&v->icount, memory_order_relaxed);
+	st->instructions = live > published ? live : published;
+	st->tlb_misses = *(volatile uint64_t *)&v->cpu->stat_tlb_miss;
+	if (v->base.index == 0) {
+		st->blocks_decoded = atomic_load_explicit(&vm->code.decoded, memory_order_relaxed);
+		st->code_cache_bytes = vm->code.used;
+	}
+}
+
+static void vm_destroy(struct hv_vm *hv)
+{
+	struct soft_vm *vm = (struct soft_vm *)hv;
+	soft_timer_stop(vm);
+	mem_set_notify(vm->base.cfg.mem, NULL, NULL);
+	for (unsigned i = 0; i < HV_MAX_VCPUS; i++)
+		if (vm->vcpu[i].cpu)
+			munmap(vm->vcpu[i].cpu, sizeof(struct x86_cpu));
+	irqchip_free(vm->chip);
+	code_cache_destroy(&vm->code);
+	world_destroy(&vm->world);
+	free(vm);
+}
+
+static const struct hv_ops soft_ops = {
+	.name = "soft",
+	.vm_destroy = vm_destroy,
+	.irq_line = irq_line,
+	.vcpu_run = soft_vcpu_run,
+	.vcpu_kick = vcpu_kick,
+	.get_state = get_state,
+	.set_state = set_state,
+	.step = set_step,
+	.vcpu_stats = vcpu_stats,
+};
+
+int hv_soft_create(const struct hv_config *cfg, struct hv_vm **out, struct cai_error *err)
+{
+	if (cfg->n_vcpus < 1 || cfg->n_vcpus > HV_MAX_VCPUS)
+		return cai_fail(err, EINVAL, "a machine has 1 to %d vCPUs, not %u", HV_MAX_VCPUS, cfg->n_vcpus);
+	struct soft_vm *vm = calloc(1, sizeof(*vm));
+	if (!vm)
+		return cai_fail(err, ENOMEM, "out of memory for a virtual machine");
+	vm->base.ops = &soft_ops;
+	vm->base.cfg = *cfg;
+	world_init(&vm->world);
+	vm->t0 = soft_now();
+	vm->env = (struct x86_env){.mem = cfg->mem, .model = cfg->model, .mmio = env_mmio, .pio = env_pio, .rdmsr = env_rdmsr, .wrmsr = env_wrmsr,
+				   .rdtsc = env_rdtsc, .get_cr8 = env_get_cr8, .set_cr8 = env_set_cr8, .may_write = env_may_write,
+				   .code_written = env_code_written, .relax = env_relax, .world_lock = env_world_lock,
+				   .world_unlock = env_world_unlock};
+	kvmclock_init(&vm->clock, cfg->mem, 0);
+	vm->chip = irqchip_new(cfg->n_vcpus, kick_from_chip, vm);
+	if (!vm->chip) {
+		cai_fail(err, ENOMEM, "out of memory for the interrupt controllers");
+		goto fail;
+	}
+	if (code_cache_init(&vm->code, cfg->mem, cfg->code_cache_bytes, err) < 0)
+		goto fail;
+	for (unsigned i = 0; i < cfg->n_vcpus; i++) {
+		struct soft_vcpu *v = &vm->vcpu[i];
+		v->base = (struct hv_vcpu){.vm = &vm->base, .index = i};
+		vm->base.vcpu[i] = &v->base;
+		v->cpu = mmap(NULL, sizeof(struct x86_cpu), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (v->cpu == MAP_FAILED) {
+			v->cpu = NULL;
+			cai_fail(err, ENOMEM, "out of memory for vCPU %u", i);
+			goto fail;
+		}
+		v->cpu->arena = vm->code.arena;
+		soft_vcpu_reset(v);
+		v->wait_sipi = i > 0;
+		irqchip_set_flag(vm->chip, i, &v->cpu->pending, X86_PEND_IRQ);
+		set_tsc_offset(v, 0);
+	}
+	irqchip_set_timer_hook(vm->chip, soft_timer_changed, vm);
+	mem_set_notify(cfg->mem, mem_changed, vm);
+	if (soft_timer_start(vm, err) < 0)
+		goto fail;
+	*out = &vm->base;
+	return 0;
+fail:
+	vm_destroy(&vm->base);
+	return -1;
+}
