@@ -18,7 +18,11 @@ jobs=$(nproc)
 scripts/packages.sh install build check ${long:+long}
 mkdir -p "$BUILD"
 kernel/build.sh "$BUILD"
-make --no-print-directory BUILD="$BUILD" build
+make --no-print-directory BUILD="$BUILD" "$BUILD/build.ninja"
+meson introspect "$BUILD" --buildoptions | python3 -c '
+import json, sys
+sys.exit(not next(o["value"] for o in json.load(sys.stdin) if o["name"] == "tests"))' || meson configure "$BUILD" -Dtests=true
+ninja -C "$BUILD"
 
 sanitized=$BUILD/sanitized
 if [ ! -e "$sanitized/build.ninja" ]; then

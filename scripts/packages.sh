@@ -6,11 +6,13 @@
 #   packages.sh missing GROUP...   prints the missing ones, one a line
 #   packages.sh count GROUP...     prints how many the groups list
 #   packages.sh install GROUP...   installs the missing ones with apt (sudo when not root); silent when there are none
+#   packages.sh update             finishes an interrupted installation and fetches apt's lists
+#   packages.sh install-now GROUP...  as install, with the lists as they are
 set -eu -o pipefail
 export LC_ALL=C
 
 list=$(dirname "$0")/packages.txt
-command=${1:?usage: packages.sh missing|count|install GROUP...}
+command=${1:?usage: packages.sh missing|count|update|install|install-now GROUP...}
 shift
 
 wanted() {
@@ -43,14 +45,15 @@ as_root() {
 case $command in
 missing) missing "$@" ;;
 count) wanted "$@" | wc -l ;;
-install)
+update)
+	as_root env DEBIAN_FRONTEND=noninteractive dpkg --configure -a >/dev/null
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update >/dev/null
+	;;
+install | install-now)
 	packages=$(missing "$@")
 	[ -n "$packages" ] || exit 0
 	command -v apt-get >/dev/null || { echo "packages.sh: no apt-get here; install: $packages" >&2; exit 1; }
-	export DEBIAN_FRONTEND=noninteractive
-	# An installation that was interrupted is finished first; both calls do nothing otherwise.
-	as_root env DEBIAN_FRONTEND=noninteractive dpkg --configure -a >/dev/null
-	as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update >/dev/null
+	[ "$command" = install-now ] || "$0" update
 	# shellcheck disable=SC2086
 	as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 install --no-install-recommends $packages >/dev/null
 	;;

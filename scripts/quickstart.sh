@@ -63,17 +63,19 @@ fi
 # --- 1 Packages -----------------------------------------------------------------------------------------------------------
 if [ "$n_missing" -gt 0 ]; then
 	command -v apt-get >/dev/null || fail "no apt-get here; Caisson needs: $(tr '\n' ' ' <<<"$missing")"
-	size=
-	# shellcheck disable=SC2086
-	size=$(apt-get install --no-install-recommends --assume-no $missing 2>/dev/null |
-		sed -n 's/^Need to get \([0-9.,]* [kMG]B\).*/ (\1)/p') || true
-	begin 1 packages "$n_missing needed$size, via apt"
+	begin 1 packages "$n_missing needed, via apt"
 	if [ "$(id -u)" != 0 ]; then
 		command -v sudo >/dev/null || fail "not root, and no sudo; as root: apt-get install $(tr '\n' ' ' <<<"$missing")"
+		# Asks for the password, if at all, on a line of its own.
 		[ -z "$tty" ] || printf '\r\033[K'
 		sudo true || fail "sudo was refused; as root: apt-get install $(tr '\n' ' ' <<<"$missing")"
 	fi
-	scripts/packages.sh install $groups >"$BUILD/packages.log" 2>&1 || fail "installing packages failed" "$BUILD/packages.log"
+	scripts/packages.sh update >"$BUILD/packages.log" 2>&1 || fail "apt-get update failed" "$BUILD/packages.log"
+	# shellcheck disable=SC2086
+	size=$(apt-get install --no-install-recommends --assume-no $missing 2>/dev/null |
+		sed -n 's/^Need to get \([0-9.,]* [kMG]B\).*/ (\1)/p') || true
+	[ -z "$tty" ] || printf '\r\033[K%s' "$(head_of 1 packages "$n_missing needed$size, via apt") ..."
+	scripts/packages.sh install-now $groups >"$BUILD/packages.log" 2>&1 || fail "installing packages failed" "$BUILD/packages.log"
 	done_with "$n_missing needed$size, via apt"
 else
 	begin 1 packages ''
