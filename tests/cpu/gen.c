@@ -277,6 +277,9 @@ static void set_up(struct test_case *t, const struct spec *s, const struct x86_i
 				t->r[i->reg] = (uint32_t)t->r[i->reg] | next(r) << 32;
 			if (i->opsize == 2)
 				t->r[i->reg] = (t->r[i->reg] & 0xffff) | (next(r) << 16);
+		} else if (mem) { /* the offset is an address, far outside of the window: not this time */
+			memset(t->code, 0xcc, CODE_BYTES);
+			t->code[0] = 0x90;
 		}
 		break;
 	case STRINGS: {
