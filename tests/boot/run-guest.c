@@ -242,7 +242,7 @@ int main(int argc, char **argv)
 	h.cfg.mem = &h.mem;
 	h.cfg.model = &model;
 	h.cfg.bus = (struct hv_bus){.ctx = &h, .mmio = dev_mmio, .pio = dev_pio};
-	if ((kvm ? hv_kvm_create : guest_soft_create)(&h.cfg, &h.vm, &err) < 0) {
+	if ((kvm ? hv_kvm_create : hv_soft_create)(&h.cfg, &h.vm, &err) < 0) {
 		if (err.errnum == ENOSYS)
 			return skip(err.text);
 		goto fail;

@@ -30,7 +30,5 @@ int guest_virtio_start(struct guest_host *h, bool kvm, struct cai_error *err);
 int guest_virtio_stop(struct guest_host *h); /* -1: a notification came the wrong way */
 bool guest_virtio_mmio(struct guest_host *h, uint64_t gpa, void *data, unsigned len, bool is_write);
 
-/* hv_soft_create, or ENOSYS with the reason where this build has no software CPU. */
-int guest_soft_create(const struct hv_config *cfg, struct hv_vm **out, struct cai_error *err);
 
 #endif
