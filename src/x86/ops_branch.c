@@ -41,6 +41,19 @@ HANDLER(call_far)
 	RSP -= 8;
 	GO_RIP(X86_RIP_NEXT(c, u) + (uint64_t)(int64_t)u->imm);
 }
+/* An indirect call stores first and then looks at the target, but the fast tier must not store before it hands over: the store could
+ * overwrite the operand that the target was loaded from. */
+#define PUSH_NEXT                                                                                                  \
+	STORE(uint64_t, RSP - 8, X86_RIP_NEXT(c, u));                                                              \
+	RSP -= 8
+#if X86_TIER_FAST
+#define CALL_INDIRECT(target) GO_RIP_INDIRECT(target, PUSH_NEXT)
+#else
+#define CALL_INDIRECT(target)                                                                                      \
+	STORE(uint64_t, RSP - 8, X86_RIP_NEXT(c, u));                                                              \
+	GO_RIP_INDIRECT(target, RSP -= 8)
+#endif
+
 HANDLER(jmp_r)
 {
 	GO_RIP_INDIRECT(REG(uint64_t, u->src), (void)0);
@@ -53,14 +66,12 @@ HANDLER(jmp_m)
 HANDLER(call_r)
 {
 	const uint64_t target = REG(uint64_t, u->src);
-	STORE(uint64_t, RSP - 8, X86_RIP_NEXT(c, u));
-	GO_RIP_INDIRECT(target, RSP -= 8);
+	CALL_INDIRECT(target);
 }
 HANDLER(call_m)
 {
 	LOAD(uint64_t, target, EA0());
-	STORE(uint64_t, RSP - 8, X86_RIP_NEXT(c, u));
-	GO_RIP_INDIRECT(target, RSP -= 8);
+	CALL_INDIRECT(target);
 }
 HANDLER(ret)
 {

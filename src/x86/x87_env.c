@@ -11,15 +11,15 @@
 #include "x86/fp.h"
 #include "x86/paging.h"
 
-static bool probe(struct x86_cpu *c, uint64_t ea, bool write)
+static bool probe(struct x86_cpu *c, uint64_t ea, unsigned n, bool write)
 {
-	uint8_t b;
-	return write ? x86_probe_write(c, ea, 1) : x86_read(c, ea, 1, &b);
+	uint32_t v;
+	return write ? x86_probe_write(c, ea, n) : x86_read(c, ea, n, &v);
 }
 /* Processors check both ends of these long operands before anything else: the near one first, with FXSAVE and FXRSTOR the far one. */
-static bool probe_env(struct x86_cpu *c, uint64_t ea, unsigned n, bool write)
+static bool probe_env(struct x86_cpu *c, uint64_t ea, unsigned n, bool env16, bool write)
 {
-	return probe(c, ea, write) && probe(c, ea + n - 1, write);
+	return probe(c, ea, env16 ? 2 : 4, write) && probe(c, ea + n - 1, 1, write);
 }
 
 /* The two-bit tag of physical register n: valid, zero, special, empty. */
@@ -55,7 +55,7 @@ bool x86_x87_store_env(struct x86_cpu *c, uint64_t ea, bool env16, bool save)
 	const unsigned top = c->fsw >> 11 & 7;
 	for (unsigned i = 0; save && i < 8; i++, n += 10)
 		memcpy(b + n, c->st[(top + i) & 7], 10);
-	if (!probe_env(c, ea, n, true) || !x86_write_bytes(c, ea, b, n))
+	if (!probe_env(c, ea, n, env16, true) || !x86_write_bytes(c, ea, b, n))
 		return false;
 	if (save) {
 		x86_x87_init(c);
@@ -72,7 +72,7 @@ bool x86_x87_load_env(struct x86_cpu *c, uint64_t ea, bool env16, bool save)
 	uint8_t b[108];
 	const unsigned env_bytes = env16 ? 14 : 28;
 	const unsigned n_bytes = env_bytes + (save ? 80 : 0);
-	if (!probe_env(c, ea, n_bytes, false) || !x86_read_bytes(c, ea, b, n_bytes))
+	if (!probe_env(c, ea, n_bytes, env16, false) || !x86_read_bytes(c, ea, b, n_bytes))
 		return false;
 	unsigned tags;
 	if (env16) {
@@ -127,13 +127,13 @@ bool x86_fxsave(struct x86_cpu *c, uint64_t ea, bool wide)
 		f.fip = (uint32_t)f.fip;
 		f.fdp = (uint32_t)f.fdp;
 	}
-	return probe(c, ea + sizeof(f) - 1, true) && x86_write_bytes(c, ea, &f, fx_bytes(c));
+	return probe(c, ea + sizeof(f) - 1, 1, true) && x86_write_bytes(c, ea, &f, fx_bytes(c));
 }
 
 bool x86_fxrstor(struct x86_cpu *c, uint64_t ea, bool wide)
 {
 	struct x86_fxsave f;
-	if (!fx_check(c, ea) || !probe(c, ea + sizeof(f) - 1, false) || !x86_read_bytes(c, ea, &f, fx_bytes(c)))
+	if (!fx_check(c, ea) || !probe(c, ea + sizeof(f) - 1, 1, false) || !x86_read_bytes(c, ea, &f, fx_bytes(c)))
 		return false;
 	if (f.mxcsr & ~X86_MXCSR_VALID)
 		return x86_raise(c, X86_GP, 0);
