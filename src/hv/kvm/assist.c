@@ -159,8 +159,8 @@ int kvm_assist(struct kvm_vcpu *v, const char **why)
 		break;
 	case X86_LEAVE_EXCEPTION:
 		if (x86_deliver(c, &c->exc) < 0) {
-			*why = "it raises an exception that leads to a triple fault";
-			return -1;
+			*why = "triple fault";
+			return KVM_ASSIST_SHUTDOWN;
 		}
 		break;
 	default:

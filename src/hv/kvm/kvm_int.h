@@ -96,7 +96,9 @@ int kvm_vcpu_step(struct hv_vcpu *hv, bool on);
 void kvm_bus_mmio(struct hv_vm *vm, uint64_t gpa, uint8_t *data, unsigned len, bool is_write);
 void kvm_bus_pio(struct hv_vm *vm, uint16_t port, uint8_t *data, unsigned len, bool is_write);
 
-/* assist.c: executes the instruction at the vCPU's RIP in software. 0: done, go on; -1: *why says why not. */
+/* assist.c: executes the instruction at the vCPU's RIP in software. 0: done, go on; -1: *why says why not; KVM_ASSIST_SHUTDOWN: it raised
+ * an exception that ends in a triple fault. */
+#define KVM_ASSIST_SHUTDOWN (-2)
 int kvm_assist(struct kvm_vcpu *v, const char **why);
 void kvm_assist_free(struct kvm_vcpu *v);
 

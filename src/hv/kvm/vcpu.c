@@ -152,15 +152,26 @@ static int failed(struct kvm_vcpu *v, struct hv_exit *exit, const char *what)
 	return 0;
 }
 
+static int shutdown(struct kvm_vcpu *v, struct hv_exit *exit)
+{
+	exit->reason = HV_EXIT_SHUTDOWN;
+	snprintf(exit->text, sizeof exit->text, "the guest's processor shut down (triple fault)");
+	describe_cpu(v, exit->text, sizeof exit->text);
+	return 0;
+}
+
 static int internal_error(struct kvm_vcpu *v, struct hv_exit *exit, bool *resume)
 {
 	const char *why = NULL;
 	char what[120];
 	switch (v->run->internal.suberror) {
 	case KVM_INTERNAL_ERROR_EMULATION:
-		if (kvm_assist(v, &why) == 0) {
+		switch (kvm_assist(v, &why)) {
+		case 0:
 			*resume = true;
 			return 0;
+		case KVM_ASSIST_SHUTDOWN:
+			return shutdown(v, exit);
 		}
 		snprintf(what, sizeof what, "neither KVM nor the instruction assist can execute an instruction: %s", why);
 		break;
@@ -209,10 +220,7 @@ static int handle_exit(struct kvm_vcpu *v, struct hv_exit *exit, bool *resume)
 		*resume = true;
 		return 0;
 	case KVM_EXIT_SHUTDOWN:
-		exit->reason = HV_EXIT_SHUTDOWN;
-		snprintf(exit->text, sizeof exit->text, "the guest's processor shut down (triple fault)");
-		describe_cpu(v, exit->text, sizeof exit->text);
-		return 0;
+		return shutdown(v, exit);
 	case KVM_EXIT_SYSTEM_EVENT:
 		exit->reason = HV_EXIT_SHUTDOWN;
 		snprintf(exit->text, sizeof exit->text, "KVM reports a system event of type %u",
