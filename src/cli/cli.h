@@ -24,7 +24,9 @@ void help_run(void);
 void help_doctor(void);
 void help_version(void);
 
-/* One line on stderr: "caisson: TEXT". */
+/* Replaces what could drive a terminal: parts of our sentences come from the guest. */
+void cli_defuse(char *text, size_t n);
+/* One line on stderr: "caisson: TEXT", defused. */
 void cli_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /*

@@ -13,6 +13,17 @@
 
 #define MAX_WORD 48
 
+void cli_defuse(char *text, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		unsigned char c = (unsigned char)text[i];
+		/* C0 controls and DEL; C1 controls, which UTF-8 writes as C2 80 to C2 9F */
+		bool c1 = c == 0xc2 && i + 1 < n && ((unsigned char)text[i + 1] & 0xe0) == 0x80;
+		if (c < 32 || c == 127 || c1)
+			text[i] = '?';
+	}
+}
+
 void cli_say(const char *fmt, ...)
 {
 	char line[1400];
@@ -24,6 +35,7 @@ void cli_say(const char *fmt, ...)
 	n += m < 0 ? 0 : m;
 	if (n > (int)sizeof(line) - 2)
 		n = (int)sizeof(line) - 2;
+	cli_defuse(line, (size_t)n);
 	line[n++] = '\n';
 	if (write(STDERR_FILENO, line, (size_t)n) < 0)
 		return; /* nobody is left to tell */

@@ -107,8 +107,8 @@ static void print_console(const char *text)
 		return;
 	fputs("--- the guest's last console lines ---\n", stderr);
 	for (const char *p = text; *p; p++)
-		if (*p == '\n' || *p == '\t' || (unsigned char)*p >= 32)
-			fputc(*p == 127 ? '?' : *p, stderr);
+		if (*p != '\r')
+			fputc(*p == '\n' || *p == '\t' || (*p >= 32 && *p < 127) ? *p : '?', stderr);
 	fputs(text[strlen(text) - 1] == '\n' ? "---\n" : "\n---\n", stderr);
 }
 

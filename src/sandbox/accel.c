@@ -7,6 +7,7 @@
  */
 #include "sandbox/accel.h"
 
+#include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -41,13 +42,31 @@ const char *kvm_state_name(enum kvm_state s)
 	return state_names[s];
 }
 
+/* Absent has as many cures as causes; the CPU tells which. */
+static const char *mend_absent(void)
+{
+	unsigned a, b, c = 0, d, xc = 0;
+	__get_cpuid(1, &a, &b, &c, &d);
+	__get_cpuid(0x80000001, &a, &b, &xc, &d);
+	if (c & (1u << 5)) /* VMX */
+		return "run 'sudo modprobe kvm_intel'";
+	if (xc & (1u << 2)) /* SVM */
+		return "run 'sudo modprobe kvm_amd'";
+	if (c & (1u << 31)) /* a hypervisor is present */
+		return "turn on nested virtualization for this virtual machine, then run 'sudo modprobe -a kvm_intel kvm_amd'";
+	return "turn on VT-x or AMD-V in the firmware's setup, then run 'sudo modprobe -a kvm_intel kvm_amd'";
+}
+
 const char *kvm_mend(enum kvm_state s)
 {
+	struct stat st;
 	switch (s) {
 	case KVM_ABSENT:
-		return "load it with 'modprobe kvm_intel' or 'modprobe kvm_amd'; in a virtual machine, turn on nested virtualization";
+		return mend_absent();
 	case KVM_NO_PERMISSION:
-		return "run 'sudo usermod -aG kvm $USER' and log in again";
+		if (stat("/dev/kvm", &st) == 0 && st.st_gid != 0 && (st.st_mode & 060) == 060)
+			return "run 'sudo usermod -aG $(stat -c %G /dev/kvm) $USER' and log in again";
+		return "run 'sudo chgrp kvm /dev/kvm; sudo chmod g+rw /dev/kvm; sudo usermod -aG kvm $USER' and log in again";
 	case KVM_UNUSABLE:
 		return "run on hardware with VT-x or AMD-V, or in a virtual machine with nested virtualization";
 	case KVM_USABLE:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Whatever is wrong: one clear sentence, a status that is not 0, and nothing left behind.
 
+bats_require_minimum_version 1.5.0
 load helper
 setup_file() { e2e_setup_file; }
 setup() { e2e_setup; }
@@ -102,6 +103,10 @@ print(text[:text.rindex(" (")])'
 }
 
 @test "a command that does not exist in the guest" { refused 127 "no-such-command" -- no-such-command; }
+@test "a sentence cannot drive the terminal" {
+	run -127 sandbox -- $'\033[31mred'
+	[[ $output != *$'\033'* ]]
+}
 
 @test "a name that is none" {
 	refused 125 "no sandbox name" --name ../x -- true
