@@ -5,7 +5,7 @@ export LC_ALL=C
 sha256sum <data.large
 sort data.large | sha256sum
 sort -n -k 2 -t ' ' data.large | sha256sum
-gzip -1 <data.large >z.gz
+gzip -n -1 <data.large >z.gz
 sha256sum <z.gz
 gzip -dc z.gz | cmp - data.large
 rm z.gz
