@@ -13,7 +13,9 @@
  *  - Linux 6.12 has no errata workaround for this model and stepping, and reads no model-specific frequency MSRs.
  * Speculation: IA32_ARCH_CAPABILITIES rules out everything that has a bit for it. For Spectre v2, which has none, IBRS_ALL makes
  * Linux prefer one write to IA32_SPEC_CTRL at start over building indirect calls as retpolines, so the model also offers
- * that MSR (0x48) and the command MSR beside it (0x49); under the software CPU they do nothing.
+ * that MSR (0x48) and the command MSR beside it (0x49); under the software CPU they do nothing. For branch history
+ * injection, which Linux assumes of every hypervisor's guest whatever BHI_NO says, BHI_CTRL makes it set a bit there instead of
+ * running a clearing loop at every system call. A kernel told mitigations=off does none of this.
  *
  * The frequency leaves give the TSC and APIC clock outright, so that no kernel has to calibrate against a timer that is not there.
  */
@@ -65,6 +67,7 @@
 #define F7D_FSRM      BIT(4)
 #define F7D_SPEC_CTRL BIT(26)
 #define F7D_ARCH_CAPS BIT(29)
+#define F72D_BHI_CTRL BIT(4)
 
 /* Leaves 0x80000001, 7, 8 */
 #define FXC_LAHF    BIT(0)
@@ -149,7 +152,8 @@ static void fill_v2(struct x86_cpu_model *m, uint32_t tsc_khz, unsigned n_vcpus)
 	add_cache(m, 1, 2, 1, 4, 128, 1, cores);        /* 32 KiB instruction */
 	add_cache(m, 2, 3, 2, 8, 512, 1, cores);        /* 256 KiB */
 	add_cache(m, 3, 3, 3, 16, 8192, cores, cores);  /* 8 MiB, shared */
-	add(m, 7, 0, 0, F7B_SMEP | F7B_ERMS | F7B_SMAP, 0, F7D_FSRM | F7D_SPEC_CTRL | F7D_ARCH_CAPS);
+	add(m, 7, 0, 2, F7B_SMEP | F7B_ERMS | F7B_SMAP, 0, F7D_FSRM | F7D_SPEC_CTRL | F7D_ARCH_CAPS);
+	add(m, 7, 2, 0, 0, 0, F72D_BHI_CTRL);
 	add_topology(m, n_vcpus);
 	/* TSC = crystal * ebx / eax; the crystal is the APIC timer's clock. */
 	add(m, 0x15, -1, APIC_BUS_KHZ, tsc_khz, APIC_BUS_KHZ * 1000, 0);

@@ -17,9 +17,11 @@ struct x86_cpuid_entry {
  * around. The software CPU answers it itself. Bits as in SDM vol. 4: RDCL_NO 0, SKIP_L1DFL_VMENTRY 3, SSB_NO 4, MDS_NO 5,
  * PSCHANGE_MC_NO 6, TAA_NO 8, SBDR_SSDP_NO 13, FBSDP_NO 14, PSDP_NO 15, BHI_NO 20, PBRSB_NO 24, GDS_NO 26, RFDS_NO 27,
  * ITS_NO 62. IBRS_ALL (1) obliges the CPU to offer IA32_SPEC_CTRL
- * (MSR 0x48: bits 0..2 stored without effect, others #GP) and IA32_PRED_CMD (0x49: write-only, bit 0, no effect). */
+ * (MSR 0x48: bits 0..2 and 10 may be written; under the software CPU without effect, reading as 0) and IA32_PRED_CMD (0x49:
+ * write-only, bit 0, no effect). */
 #define X86_MSR_SPEC_CTRL         0x48u
 #define X86_MSR_PRED_CMD          0x49u
+#define X86_SPEC_CTRL_WRITABLE    0x407ull
 #define X86_MSR_ARCH_CAPABILITIES 0x10Au
 #define X86_V2_ARCH_CAPABILITIES                                                                                   \
 	(1ull << 0 | 1ull << 1 | 1ull << 3 | 1ull << 4 | 1ull << 5 | 1ull << 6 | 1ull << 8 | 1ull << 13 | 1ull << 14 | \

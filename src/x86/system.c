@@ -448,7 +448,7 @@ bool x86_read_msr(struct x86_cpu *c, uint32_t msr, uint64_t *v)
 	case MSR_MTRRCAP: /* 8 variable ranges, fixed ranges, write-combining */
 		*v = 0x508;
 		return true;
-	case MSR_PLATFORM_ID: case MSR_UCODE_REV: case MSR_MCG_CAP: case MSR_MCG_STATUS:
+	case MSR_PLATFORM_ID: case MSR_UCODE_REV: case MSR_MCG_CAP: case MSR_MCG_STATUS: case X86_MSR_SPEC_CTRL:
 		*v = 0;
 		return true;
 	}
@@ -482,6 +482,10 @@ bool x86_write_msr(struct x86_cpu *c, uint32_t msr, uint64_t v)
 		x86_update_mode(c);
 		return true;
 	}
+	case X86_MSR_SPEC_CTRL: case X86_MSR_PRED_CMD: /* nothing here speculates */
+		if (v & ~(msr == X86_MSR_PRED_CMD ? 1 : X86_SPEC_CTRL_WRITABLE))
+			return x86_raise(c, X86_GP, 0);
+		return true;
 	case MSR_UCODE_REV: case MSR_MCG_STATUS:
 		return true;
 	}
