@@ -79,7 +79,7 @@ static void end_of_guest(struct machine *m, enum control_end reason, const char 
 	cleanup_free char *tail = console_tail(&m->console);
 	char why[320];
 	if (tail && ending_find_panic(tail, false, why, sizeof(why)))
-		machine_end(m, CONTROL_END_PANIC, "the guest's kernel panicked: %s", why);
+		machine_end(m, CONTROL_END_PANIC, "%s", why);
 	else
 		machine_end(m, reason, "%s", otherwise);
 }
@@ -94,7 +94,7 @@ static void on_reset(void *ctx, enum reset_kind kind)
 
 static void on_panicked(void *ctx)
 {
-	end_of_guest(ctx, CONTROL_END_PANIC, "the guest's kernel panicked, without a reason on its console");
+	end_of_guest(ctx, CONTROL_END_PANIC, "its console shows no reason");
 }
 
 static void on_vcpu_exit(void *ctx, unsigned index, const struct hv_exit *e)
@@ -116,7 +116,7 @@ static void on_vcpu_exit(void *ctx, unsigned index, const struct hv_exit *e)
 		machine_end(m, CONTROL_END_INTERNAL, "vCPU %u stopped for a debugger, and there is none", index);
 		break;
 	default:
-		machine_end(m, CONTROL_END_ACCEL_LOST, "the accelerator cannot run vCPU %u any further: %s", index,
+		machine_end(m, CONTROL_END_ACCEL_LOST, "vCPU %u cannot go on: %s", index,
 			    e->text[0] ? e->text : "it gave no reason");
 	}
 }
@@ -127,7 +127,7 @@ static void look_for_panic(struct machine *m)
 	cleanup_free char *tail = console_tail(&m->console);
 	char why[320];
 	if (tail && ending_find_panic(tail, true, why, sizeof(why)))
-		machine_end(m, CONTROL_END_PANIC, "the guest's kernel panicked: %s", why);
+		machine_end(m, CONTROL_END_PANIC, "%s", why);
 }
 
 static void on_dev_wake(void *ctx)

@@ -57,7 +57,7 @@ static void each_way_to_end_is_told_apart(void **state)
 	e = fake_op(p, FAKE_TRIPLE);
 	check_end(p, e, CONTROL_END_TRIPLE_FAULT, "vCPU 0 met a triple fault: at RIP 0x100000", NULL, 0);
 	e = fake_op(p, FAKE_FAIL);
-	check_end(p, e, CONTROL_END_ACCEL_LOST, "cannot run vCPU 0 any further: the test said so", NULL, 1);
+	check_end(p, e, CONTROL_END_ACCEL_LOST, "vCPU 0 cannot go on: the test said so", NULL, 1);
 }
 
 static void a_panic_is_told_with_its_reason_and_the_last_lines(void **state)
@@ -66,18 +66,18 @@ static void a_panic_is_told_with_its_reason_and_the_last_lines(void **state)
 	/* through pvpanic */
 	e = fake_print(p, "Kernel panic - not syncing: oh dear\nCall Trace:\n foo+0x1\n");
 	e = fake_op(fake_port(e, 0x505, 1), FAKE_HALT);
-	check_end(p, e, CONTROL_END_PANIC, "panicked: oh dear", "foo+0x1", 0);
+	check_end(p, e, CONTROL_END_PANIC, "oh dear", "foo+0x1", 0);
 	/* pvpanic before the console says anything */
 	e = fake_op(fake_port(p, 0x505, 1), FAKE_HALT);
-	check_end(p, e, CONTROL_END_PANIC, "without a reason", NULL, 0);
+	check_end(p, e, CONTROL_END_PANIC, "no reason", NULL, 0);
 	/* a reset after a panic */
 	e = fake_print(p, "[    1.0] Kernel panic - not syncing: again\n");
 	e = fake_op(fake_port(e, 0x64, 0xfe), FAKE_HALT);
-	check_end(p, e, CONTROL_END_PANIC, "panicked: again", "again", 0);
+	check_end(p, e, CONTROL_END_PANIC, "again", "again", 0);
 	/* hanging after a panic */
 	e = fake_print(p, "Kernel panic - not syncing: stuck\n---[ end Kernel panic - not syncing: stuck ]---\n");
 	e = fake_op(e, FAKE_HALT);
-	check_end(p, e, CONTROL_END_PANIC, "panicked: stuck", "end Kernel panic", 0);
+	check_end(p, e, CONTROL_END_PANIC, "stuck", "end Kernel panic", 0);
 }
 
 static void console_output_comes_before_the_end(void **state)
