@@ -197,7 +197,7 @@ static void accept_clients(struct virtio_vsock *v)
 			/* Out of descriptors: the client stays in the backlog until a connection has ended. */
 			v->listen_ready = errno != EAGAIN;
 			if (v->listen_ready)
-				log_warn("vsock: cannot accept a client: %s", strerror(errno));
+				log_warn("vsock: cannot accept a client: %m");
 			return;
 		}
 		/* Its first edge comes when it is added, so there is nothing to read here. */

@@ -3,9 +3,10 @@
  * virtio-vsock (virtio 1.2 section 5.10), the protocol terminated here: the guest is CID 3, we are the host, CID 2.
  *
  * Host side: a listening SOCK_STREAM Unix socket. A client connects and writes "CONNECT <port>\n" (decimal); when the guest
- * accepts it receives "OK <host port>\n", and from there on a byte stream with half-close both ways; when the guest refuses, or the
- * line is malformed, the connection is closed. While the guest's driver is not up or its agent has not announced itself,
- * connections wait, at most VIRTIO_VSOCK_MAX_WAITING of them; more are closed at once.
+ * accepts it receives "OK <host port>\n", and from there on a byte stream with half-close both ways; when the guest refuses,
+ * or the line is malformed, the connection is closed. A client that closes before "OK" is forgotten. While the guest's
+ * driver is not up or its agent has not announced itself, connections wait, at most VIRTIO_VSOCK_MAX_WAITING of them; more
+ * are closed at once.
  *
  * Guest side: a connection to AGENT_READY_PORT of CID 2 is the agent's announcement; it is accepted and whatever it carries
  * is dropped. All others are refused.
