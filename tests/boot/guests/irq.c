@@ -108,7 +108,8 @@ static void timer(void)
 	sti();
 	uint64_t t = rdtsc();
 	wrmsr(X2APIC_TMICT, 3000000); /* 3 ms of a 1 GHz bus clock */
-	CHECK(rdmsr(X2APIC_TMCCT) > 0);
+	uint64_t left = rdmsr(X2APIC_TMCCT);
+	CHECK(left > 0 || rdtsc() - t >= tsc_khz() * 3); /* the host may have been busy elsewhere */
 	WAIT_FOR(count[0x70], 2000);
 	t = (rdtsc() - t) * 1000 / tsc_khz();
 	CHECK_EQ(count[0x70], 1);

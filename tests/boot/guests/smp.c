@@ -5,7 +5,7 @@
  */
 #include "guest.h"
 
-#define ROUNDS (guest_accel & 2 ? 2000 : 200000)
+#define ROUNDS (guest_accel & 2 ? 2000 : 50000)
 
 static volatile uint64_t counter, stage, done[32], got_ipi[32], apic_ids[32];
 static volatile uint64_t split_area[16] __attribute__((aligned(64)));
