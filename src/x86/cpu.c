@@ -24,6 +24,11 @@ void x86_set_rflags(struct x86_cpu *c, uint64_t v)
 		x86_update_mode(c);
 }
 
+/* Never written: the fast tier only reads entries through x86_cpu.tlb. */
+static const struct x86_tlb_entry empty_tlb[X86_TLB_SIZE] = {
+	[0 ... X86_TLB_SIZE - 1] = {X86_TLB_NONE, X86_TLB_NONE, X86_TLB_NONE, 0},
+};
+
 void x86_update_mode(struct x86_cpu *c)
 {
 	const bool is64 = (c->efer & X86_EFER_LMA) && (c->seg[X86_CS].attr & X86_ATTR_L);
@@ -34,7 +39,9 @@ void x86_update_mode(struct x86_cpu *c)
 		c->tlb_kind = X86_TLB_USER;
 	else
 		c->tlb_kind = (c->cr4 & X86_CR4_SMAP) && !(c->rflags & X86_FL_AC) ? X86_TLB_KERNEL : X86_TLB_KERNEL_AC;
-	c->tlb = c->tlbs[c->tlb_kind].e;
+	/* With alignment checks in force the fast tier finds nothing, so that every access goes through the slow one, which checks. */
+	c->check_align = c->cpl == 3 && (c->cr0 & X86_CR0_AM) && (c->rflags & X86_FL_AC);
+	c->tlb = c->check_align ? (struct x86_tlb_entry *)(uintptr_t)empty_tlb : c->tlbs[c->tlb_kind].e;
 	/* Jump targets are per privilege and mode: the low bits of the generation tell them apart. */
 	c->jc_gen = (c->jc_gen & ~7u) | (c->cpl == 3 ? 4u : 0) | c->mode;
 	c->fp_trap = x86_fp_trap(c);

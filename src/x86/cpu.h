@@ -205,6 +205,7 @@ struct x86_cpu {
 	uint8_t fp_trap;           /* 0: SSE and x87 run freely; else the slow tier looks at CR0.TS/EM, CR4.OSFXSR, unmasked exceptions */
 	uint8_t smc;               /* the block being executed became stale */
 	uint8_t tlb_kind;          /* enum x86_tlb_kind */
+	uint8_t check_align;       /* #AC is in force */
 	uint64_t segbase[8];       /* seg[].base by enum x86_seg; [6] and [7] are 0 (no segment) */
 	union x86_vec xmm[16];
 

@@ -277,14 +277,19 @@ static bool transfer(struct x86_cpu *c, enum x86_tlb_kind kind, uint64_t la, voi
 	return true;
 }
 
+static bool aligned(struct x86_cpu *c, uint64_t la, unsigned size)
+{
+	return likely(!c->check_align) || !(la & (size - 1)) || x86_raise(c, X86_AC, 0);
+}
+
 bool x86_read(struct x86_cpu *c, uint64_t la, unsigned size, void *v)
 {
-	return transfer(c, c->tlb_kind, la, v, size, X86_READ);
+	return aligned(c, la, size) && transfer(c, c->tlb_kind, la, v, size, X86_READ);
 }
 
 bool x86_write(struct x86_cpu *c, uint64_t la, unsigned size, const void *v)
 {
-	return transfer(c, c->tlb_kind, la, (void *)(uintptr_t)v, size, X86_WRITE);
+	return aligned(c, la, size) && transfer(c, c->tlb_kind, la, (void *)(uintptr_t)v, size, X86_WRITE);
 }
 
 bool x86_read_bytes(struct x86_cpu *c, uint64_t la, void *v, unsigned n)

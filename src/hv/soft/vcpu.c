@@ -131,7 +131,7 @@ static const struct x86_block *lookup(struct soft_vcpu *v, bool *step)
 	const uint64_t la = c->mode == X86_MODE_64 ? c->rip : (uint32_t)(c->segbase[X86_CS] + c->rip);
 	const uint64_t la_page = la & ~(uint64_t)(MEM_PAGE_SIZE - 1);
 	const unsigned slot = X86_TLB_INDEX(la), off = la & (MEM_PAGE_SIZE - 1);
-	const struct x86_tlb_entry *te = &c->tlb[slot];
+	const struct x86_tlb_entry *te = &c->tlbs[c->tlb_kind].e[slot];
 	uint64_t gpa;
 	*step = false;
 	if (unlikely(te->tag_x != la_page)) {
