@@ -201,7 +201,9 @@ static int set_state(struct hv_vcpu *hv, const struct x86_state *s, struct cai_e
 	/* A loader's state has no APIC in it: the reset values stay. */
 	if (s->apic_base) {
 		lapic_load(vm->chip, v->base.index, s, soft_now());
-		set_tsc_offset(v, (int64_t)(s->tsc - (soft_now() - vm->t0)));
+		/* A machine that starts has TSC 0 in every state: all CPUs keep the common clock. */
+		if (s->tsc)
+			set_tsc_offset(v, (int64_t)(s->tsc - (soft_now() - vm->t0)));
 		kvmclock_load(&vm->clock, v->base.index, s->kvm_wall_clock, s->kvm_system_time);
 		kvmclock_refresh(&vm->clock, v->base.index, guest_tsc(v), true);
 	}
