@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * run-guest --accel kvm|soft [--cpus N] [--timeout SECONDS] [--skip-pvm WHY] GUEST.elf
+ * run-guest --accel kvm|soft [--cpus N] [--timeout SECONDS] [--churn MS] [--skip-pvm WHY] GUEST.elf
  *
  * Theory of operation: loads a bare-metal ELF64 test guest into 64 MiB of RAM, starts it in long mode with the first 4 GiB mapped one to one
  * (RDI = number of CPUs; RSI = 0 under soft, 1 under kvm, 3 under a kvm that interprets ring 0), and serves the few devices that such guests use:
@@ -14,7 +14,8 @@
  *   0xD0100000       64 bytes of scratch MMIO, any size
  *
  * and a virtio-rng at the first virtio-mmio slot. Exit status: the guest's; 1 on any
- * other end; 77 where the accelerator is not here.
+ * other end; 77 where the accelerator is not here. With --churn a guest of one CPU is stopped every MS milliseconds and its whole
+ * state is taken out and put back, which it must not notice.
  */
 #include <elf.h>
 #include <errno.h>
@@ -110,7 +111,29 @@ struct runner {
 	struct guest_host *h;
 	struct hv_vcpu *vcpu;
 	pthread_t thread;
+	unsigned churn, churned;
 };
+
+static void churn(struct runner *r)
+{
+	struct x86_state s;
+	struct cai_error err;
+	if (hv_get_state(r->vcpu, &s, &err) < 0 || hv_set_state(r->vcpu, &s, &err) < 0) {
+		fprintf(stderr, "run-guest: %s\n", err.text);
+		guest_host_end(r->h, 1);
+	}
+	r->churned++;
+}
+
+static void *kick_often(void *arg)
+{
+	struct runner *r = arg;
+	while (atomic_load(&r->h->code) < 0) {
+		usleep(r->churn * 1000);
+		hv_vcpu_kick(r->vcpu);
+	}
+	return NULL;
+}
 
 static void *run_vcpu(void *arg)
 {
@@ -120,6 +143,8 @@ static void *run_vcpu(void *arg)
 		if (hv_vcpu_run(r->vcpu, &e) < 0) {
 			fprintf(stderr, "run-guest: CPU %u: hv_vcpu_run failed\n", r->vcpu->index);
 			guest_host_end(r->h, 1);
+		} else if (e.reason == HV_EXIT_KICKED && r->churn) {
+			churn(r);
 		} else if (e.reason == HV_EXIT_SHUTDOWN || e.reason == HV_EXIT_FAILED) {
 			fprintf(stderr, "run-guest: CPU %u: %s\n", r->vcpu->index, e.text);
 			guest_host_end(r->h, 1);
@@ -203,7 +228,7 @@ static int skip(const char *why)
 int main(int argc, char **argv)
 {
 	const char *accel = NULL, *elf = NULL, *skip_pvm = NULL;
-	unsigned cpus = 1, timeout = 30;
+	unsigned cpus = 1, timeout = 30, churn_ms = 0;
 	for (int i = 1; i < argc; i++) {
 		if (!strcmp(argv[i], "--accel") && i + 1 < argc)
 			accel = argv[++i];
@@ -211,13 +236,15 @@ int main(int argc, char **argv)
 			cpus = (unsigned)atoi(argv[++i]);
 		else if (!strcmp(argv[i], "--timeout") && i + 1 < argc)
 			timeout = (unsigned)atoi(argv[++i]);
+		else if (!strcmp(argv[i], "--churn") && i + 1 < argc)
+			churn_ms = (unsigned)atoi(argv[++i]);
 		else if (!strcmp(argv[i], "--skip-pvm") && i + 1 < argc)
 			skip_pvm = argv[++i];
 		else
 			elf = argv[i];
 	}
 	if (!accel || !elf || (strcmp(accel, "kvm") && strcmp(accel, "soft"))) {
-		fprintf(stderr, "usage: run-guest --accel kvm|soft [--cpus N] [--timeout S] [--skip-pvm WHY] GUEST.elf\n");
+		fprintf(stderr, "usage: run-guest --accel kvm|soft [--cpus N] [--timeout S] [--churn MS] [--skip-pvm WHY] GUEST.elf\n");
 		return 2;
 	}
 	bool kvm = !strcmp(accel, "kvm");
@@ -254,9 +281,12 @@ int main(int argc, char **argv)
 
 	struct runner r[HV_MAX_VCPUS];
 	for (unsigned i = 0; i < cpus; i++) {
-		r[i] = (struct runner){.h = &h, .vcpu = h.vm->vcpu[i]};
+		r[i] = (struct runner){.h = &h, .vcpu = h.vm->vcpu[i], .churn = cpus == 1 ? churn_ms : 0};
 		pthread_create(&r[i].thread, NULL, run_vcpu, &r[i]);
 	}
+	pthread_t kicker;
+	if (r[0].churn)
+		pthread_create(&kicker, NULL, kick_often, &r[0]);
 	struct timespec until;
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += timeout;
@@ -278,6 +308,10 @@ int main(int argc, char **argv)
 	} else {
 		for (unsigned i = 0; i < cpus; i++)
 			pthread_join(r[i].thread, NULL);
+	}
+	if (r[0].churn) {
+		pthread_join(kicker, NULL);
+		printf("run-guest: state taken out and put back %u times\n", r[0].churned);
 	}
 	struct hv_stats st;
 	uint64_t assists = 0, insns = 0;

@@ -165,6 +165,7 @@ void ioapic_write(unsigned reg, uint32_t v);
 /* Secondary CPUs: starts all of them and waits until each is in fn(cpu). They have interrupts off and the same IDT. */
 typedef void ap_fn(unsigned cpu);
 unsigned start_aps(ap_fn *fn);
+void set_ap_work(ap_fn *fn); /* what a CPU started by hand from now on does */
 
 /* Spins until cond or about `ms` milliseconds of TSC time have passed; gives cond. */
 uint64_t tsc_khz(void);

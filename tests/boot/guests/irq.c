@@ -166,6 +166,33 @@ static void halt(void)
 		asm volatile("sti; hlt; cli" : : : "memory");
 }
 
+static volatile unsigned n_nmi, nmi_depth, nmi_nested;
+static void on_nmi(struct frame *f)
+{
+	(void)f;
+	if (nmi_depth++)
+		nmi_nested++;
+	n_nmi++;
+	if (n_nmi == 1) {
+		wrmsr(X2APIC_ICR, 0x4400); /* another to myself: not before IRET */
+		for (int i = 0; i < 100; i++)
+			pause();
+	}
+	nmi_depth--;
+}
+
+static void nmi(void)
+{
+	cli();
+	set_isr(2, on_nmi);
+	set_ist(2, 1);
+	wrmsr(X2APIC_ICR, 0x4400);
+	WAIT_FOR(n_nmi == 2, 2000);
+	CHECK_EQ(n_nmi, 2);
+	CHECK_EQ(nmi_nested, 0);
+	set_ist(2, 0);
+}
+
 int guest_main(void)
 {
 	apic_enable();
@@ -181,5 +208,7 @@ int guest_main(void)
 	timer();
 	print("halt\n");
 	halt();
+	print("nmi\n");
+	nmi();
 	return guest_result();
 }

@@ -289,6 +289,11 @@ void ap_entry(unsigned cpu)
 	ap_work(cpu);
 }
 
+void set_ap_work(ap_fn *fn)
+{
+	ap_work = fn;
+}
+
 unsigned start_aps(ap_fn *fn)
 {
 	ap_work = fn;

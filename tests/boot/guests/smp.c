@@ -21,6 +21,14 @@ static void on_ipi(struct frame *f)
 	apic_eoi();
 }
 
+static bool all_have(uint64_t v)
+{
+	for (unsigned i = 1; i < guest_cpus; i++)
+		if (done[i] != v)
+			return false;
+	return true;
+}
+
 static void wait_stage(uint64_t n)
 {
 	while (stage < n)
@@ -109,6 +117,76 @@ static void ap_main(unsigned cpu)
 		asm volatile("sti; hlt" : : : "memory");
 }
 
+static volatile uint64_t *shoot_at;
+static volatile uint64_t n_shot;
+
+static void on_shootdown(struct frame *f)
+{
+	(void)f;
+	invlpg((void *)shoot_at);
+	__atomic_fetch_add(&n_shot, 1, __ATOMIC_SEQ_CST);
+	apic_eoi();
+}
+
+static void on_read(struct frame *f)
+{
+	(void)f;
+	/* Whatever the page holds now, into the CPU's slot. */
+	done[rdmsr(X2APIC_ID)] = *shoot_at;
+	apic_eoi();
+}
+
+/* A page is replaced while other CPUs have the old one in their TLBs. */
+static void shootdown(void)
+{
+	uint64_t *a = alloc_page(), *b = alloc_page();
+	a[0] = 1001;
+	b[0] = 1002;
+	shoot_at = (volatile uint64_t *)TEST_VA;
+	volatile uint64_t *pte = map_page(TEST_VA, (uint64_t)a, PTE_P | PTE_W, 4096);
+	set_isr(0x42, on_shootdown);
+	set_isr(0x43, on_read);
+	for (unsigned round = 0; round < 10; round++) {
+		uint64_t want = round & 1 ? 1001 : 1002;
+		wrmsr(X2APIC_ICR, 0xC4043);
+		WAIT_FOR(all_have(want == 1001 ? 1002 : 1001), 5000);
+		CHECK(all_have(want == 1001 ? 1002 : 1001));
+		*pte = (uint64_t)(want == 1001 ? a : b) | PTE_P | PTE_W;
+		invlpg((void *)shoot_at);
+		n_shot = 0;
+		wrmsr(X2APIC_ICR, 0xC4042);
+		WAIT_FOR(n_shot == guest_cpus - 1, 5000);
+		CHECK_EQ(n_shot, guest_cpus - 1);
+		wrmsr(X2APIC_ICR, 0xC4043);
+		WAIT_FOR(all_have(want), 5000);
+		CHECK(all_have(want));
+	}
+}
+
+/* A CPU that runs is stopped by INIT and started again. */
+static volatile uint64_t again;
+static void ap_again(unsigned cpu)
+{
+	(void)cpu;
+	again++;
+	for (;;)
+		asm volatile("cli; hlt" : : : "memory");
+}
+
+static void restart(void)
+{
+	extern volatile uint64_t ap_next;
+	for (unsigned i = 0; i < 3; i++) {
+		uint64_t before = again;
+		ap_next = 0;
+		set_ap_work(ap_again);
+		wrmsr(X2APIC_ICR, 1ull << 32 | 0x4500);
+		wrmsr(X2APIC_ICR, 1ull << 32 | 0x4608);
+		WAIT_FOR(again == before + 1, 5000);
+		CHECK_EQ(again, before + 1);
+	}
+}
+
 static bool all(uint64_t n)
 {
 	for (unsigned i = 1; i < guest_cpus; i++)
@@ -189,5 +267,9 @@ int guest_main(void)
 	for (unsigned i = 0; i < guest_cpus; i++)
 		CHECK(WAIT_FOR(got_ipi[i] == (i ? 2 : 1), 5000));
 	cli();
+	print("TLB shootdown\n");
+	shootdown();
+	print("INIT again\n");
+	restart();
 	return guest_result();
 }
