@@ -167,8 +167,8 @@ void print_outcomes(const struct test_case *t, const struct outcome *s)
 		       (unsigned long long)s->r[i], n->r[i] == s->r[i] ? "" : "  <--");
 	printf("  flags %llx -> %llx | %llx%s   boundary %llx\n", (unsigned long long)t->rflags, (unsigned long long)n->rflags,
 	       (unsigned long long)s->rflags, n->rflags == s->rflags ? "" : "  <--", (unsigned long long)t->boundary);
-	if (t->family == FAM_SSE || t->family == FAM_X87) {
-		for (unsigned i = 0; i < 16 && t->family == FAM_SSE; i++) {
+	if (t->family == FAM_SSE || t->family == FAM_X87 || t->family == FAM_SEQUENCE) {
+		for (unsigned i = 0; i < 16 && t->family != FAM_X87; i++) {
 			printf("  xmm%-2u ", i);
 			hex(t->fx.xmm[i], 16);
 			if (memcmp(n->fx.xmm[i], s->fx.xmm[i], 16) || memcmp(t->fx.xmm[i], s->fx.xmm[i], 16)) {

@@ -26,9 +26,11 @@
 #define DATA_PAGES 7
 #define WINDOW     1024u
 #define BATCH      512u
-#define CODE_BYTES 16u
+#define CODE_BYTES 128u
 
-enum family { FAM_ALU, FAM_SHIFT, FAM_MOV, FAM_MUL, FAM_BIT, FAM_STRING, FAM_STACK, FAM_BRANCH, FAM_ATOMIC, FAM_MISC, FAM_SSE, FAM_X87, N_FAMILIES };
+enum family { FAM_ALU, FAM_SHIFT, FAM_MOV, FAM_MUL, FAM_BIT, FAM_STRING, FAM_STACK, FAM_BRANCH, FAM_ATOMIC, FAM_MISC, FAM_SSE, FAM_X87,
+	      FAM_SEQUENCE, /* several instructions, to test what a block does with flags */
+	      N_FAMILIES };
 extern const char *const family_names[N_FAMILIES];
 
 struct outcome {

@@ -19,7 +19,7 @@
 #include "x86/vec.h"
 
 const char *const family_names[N_FAMILIES] = {"alu",   "shift",  "mov",    "mul",  "bit", "string",
-					      "stack", "branch", "atomic", "misc", "sse", "x87"};
+					      "stack", "branch", "atomic", "misc", "sse", "x87", "sequence"};
 
 enum {
 	S_M = 1,      /* ModRM follows */
@@ -396,14 +396,14 @@ static void random_fp(struct test_case *t, unsigned family, struct rng *r)
 	f->fcw = 0x37f;
 	f->mxcsr = 0x1f80;
 	f->mxcsr_mask = X86_MXCSR_VALID;
-	if (family == FAM_SSE || family == FAM_X87) {
+	if (family == FAM_SSE || family == FAM_X87 || family == FAM_SEQUENCE) {
 		for (unsigned i = 0; i < 16; i++)
 			vector_value(f->xmm[i], r);
 		for (unsigned i = 0; i < 8; i++)
 			x87_value(f->st[i], r);
 		if (chance(r, 40))
 			f->mxcsr = (next(r) & 0xe07f) | 0x1f80;
-		if (chance(r, 12))
+		if (chance(r, 12) && family != FAM_SEQUENCE)
 			f->mxcsr = next(r) & 0xffc0;
 	}
 	if (family == FAM_X87) {
@@ -427,45 +427,27 @@ static void random_fp(struct test_case *t, unsigned family, struct rng *r)
 	}
 }
 
-void generate(struct test_case *t, uint64_t seed, uint64_t number, unsigned families)
+/* The bytes of an instruction of form f: random prefixes, opcode, ModRM, and noise up to 15 bytes. mod: of ModRM, or -1. */
+static void encode(uint8_t *p, const struct form *f, unsigned family, int want_mod, struct rng *r)
 {
-	if (!n_forms[0])
-		make_forms();
-	struct rng rng = {seed * 0x9e3779b97f4a7c15ull + number * 0xd1342543de82ef95ull}, *r = &rng;
-	next(r);
-	memset(t->code, 0xcc, sizeof(t->code));
-	t->number = number;
-	do
-		t->family = (uint8_t)below(r, N_FAMILIES);
-	while (!(families >> t->family & 1));
-	static const uint64_t boundaries[] = {DATA + 0x1000, DATA + 0x1000, DATA + 0x1000, DATA + 0x1000, DATA + 0x1000,
-					      DATA + 0x2000, DATA + 0x4000, DATA + 0x5000, DATA + 0x6000};
-	t->boundary = boundaries[below(r, ARRAY_LEN(boundaries))];
-	for (unsigned i = 0; i < 16; i++)
-		t->r[i] = edge(r);
-	t->rflags = 0x202 | (next(r) & 0x8d5) | (chance(r, t->family == FAM_STRING ? 30 : 5) ? 0x400 : 0);
-	fill_bytes(t->win, WINDOW, r);
-	random_fp(t, t->family, r);
-
-	const struct form *f = &forms[t->family][below(r, n_forms[t->family])];
 	const struct spec *s = f->spec;
+	const uint8_t *start = p;
 
 	/* Prefixes. */
-	uint8_t *p = t->code;
 	if (chance(r, 6))
 		*p++ = (uint8_t[]){0x2e, 0x36, 0x3e, 0x26, 0x65}[below(r, 5)];
 	if (chance(r, 8))
 		*p++ = 0x67;
 	if (f->pfx)
 		*p++ = f->pfx;
-	if (t->family != FAM_SSE) {
+	if (family != FAM_SSE) {
 		if (!(s->flags & S_NO66) && chance(r, 25))
 			*p++ = 0x66;
 		if (s->flags & S_F3)
 			*p++ = 0xf3;
 		else if (s->flags & S_F2)
 			*p++ = 0xf2;
-		else if (!(s->flags & S_NOREP) && chance(r, t->family == FAM_STRING ? 70 : 4))
+		else if (!(s->flags & S_NOREP) && chance(r, family == FAM_STRING ? 70 : 4))
 			*p++ = chance(r, 50) ? 0xf3 : 0xf2;
 	} else if (chance(r, 3) && f->pfx != 0 && f->pfx != 0x66) {
 		*p++ = 0x66;
@@ -492,19 +474,107 @@ void generate(struct test_case *t, uint64_t seed, uint64_t number, unsigned fami
 			mod = below(r, 3);
 		if (s->flags & S_REG)
 			mod = 3;
+		if (want_mod >= 0)
+			mod = (unsigned)want_mod;
 		/* 0F AE has XSAVE and others on the host beside MXCSR's two. */
-		const unsigned exts = t->family == FAM_SSE && f->map == X86_MAP_0F && f->op == 0xae ? 0x0c : s->exts;
+		const unsigned exts = family == FAM_SSE && f->map == X86_MAP_0F && f->op == 0xae ? 0x0c : s->exts;
 		while (exts && !(exts >> ext & 1))
 			ext = below(r, 8);
-		bytes[0] = (uint8_t)(mod << 6 | ext << 3 | (bytes[0] & 7));
+		/* mod 0 asked for: RIP-relative, which needs no register. */
+		bytes[0] = (uint8_t)(mod << 6 | ext << 3 | (want_mod == 0 ? 5 : bytes[0] & 7));
 	}
-	for (unsigned k = 0; p < t->code + 15; k++)
+	for (unsigned k = 0; p < start + 15; k++)
 		*p++ = bytes[k];
+}
+
+/* May i stand in a sequence? What has undefined results there would spread; what jumps or needs registers set up ends it too soon. */
+static bool fits_sequence(const struct x86_insn *i, const struct spec *s, unsigned family)
+{
+	if (s->setup != PLAIN && s->setup != COUNT)
+		return false;
+	switch (family) {
+	case FAM_SHIFT:
+		return i->map != X86_MAP_1 || (i->reg & 7) >= 4 || (i->op & 0xfe) == 0xd0;
+	case FAM_MISC:
+		return i->map == X86_MAP_1 && (i->op == 0x9e || i->op == 0x9f || i->op == 0xf5 || i->op == 0xf8 || i->op == 0xf9);
+	case FAM_SSE: {
+		const int row = x86_vec_lookup(i);
+		return row >= 0 && x86_vec_table[row].reg != X86_VK_MM && x86_vec_table[row].rm != X86_VK_MM &&
+		       x86_vec_table[row].reg + x86_vec_table[row].rm > 0 && i->op != 0xf7;
+	}
+	default:
+		return true;
+	}
+}
+
+/* Up to eight instructions in a row, the last perhaps a conditional jump over INT3s. */
+static void generate_sequence(struct test_case *t, struct rng *r)
+{
+	static const uint8_t mix[] = {FAM_ALU, FAM_ALU, FAM_ALU, FAM_ALU, FAM_ALU, FAM_SHIFT, FAM_MOV, FAM_MOV, FAM_BIT, FAM_MISC, FAM_SSE, FAM_MUL};
+	unsigned at = 0;
+	for (unsigned n = 2 + (unsigned)below(r, 7), tries = 0; n && tries < 100; tries++) {
+		const unsigned family = mix[below(r, ARRAY_LEN(mix))];
+		const struct form *f = &forms[family][below(r, n_forms[family])];
+		const bool has_modrm = f->spec->flags & S_M;
+		if (f->spec->flags & S_MEM)
+			continue;
+		uint8_t *p = t->code + at;
+		encode(p, f, family, has_modrm ? (chance(r, 70) ? 3 : 0) : -1, r);
+		struct x86_insn i;
+		if (x86_decode(p, 15, X86_MODE_64, &i) != X86_DECODE_OK || i.lock || !fits_sequence(&i, f->spec, family))
+			continue;
+		if (i.has_modrm && i.mod != 3) {
+			if (i.addrsize != 8 || i.base != X86_RIP_REG)
+				continue;
+			uint64_t ea = t->boundary + below(r, 400) - 200;
+			if (family == FAM_SSE || chance(r, 50))
+				ea &= ~15ull;
+			const int32_t d = (int32_t)(ea - (CODE_START + at + i.len));
+			memcpy(p + i.len - i.imm_size - 4, &d, 4);
+		}
+		at += i.len;
+		n--;
+	}
+	if (chance(r, 60)) {
+		t->code[at++] = (uint8_t)(0x70 | below(r, 16));
+		t->code[at++] = (uint8_t)(1 + below(r, 100));
+	}
+	memset(t->code + at, 0xcc, CODE_BYTES - at);
+}
+
+void generate(struct test_case *t, uint64_t seed, uint64_t number, unsigned families)
+{
+	if (!n_forms[0])
+		make_forms();
+	struct rng rng = {seed * 0x9e3779b97f4a7c15ull + number * 0xd1342543de82ef95ull}, *r = &rng;
+	next(r);
+	memset(t->code, 0xcc, sizeof(t->code));
+	t->number = number;
+	do
+		t->family = (uint8_t)below(r, N_FAMILIES);
+	while (!(families >> t->family & 1));
+	static const uint64_t boundaries[] = {DATA + 0x1000, DATA + 0x1000, DATA + 0x1000, DATA + 0x1000, DATA + 0x1000,
+					      DATA + 0x2000, DATA + 0x4000, DATA + 0x5000, DATA + 0x6000};
+	t->boundary = boundaries[below(r, ARRAY_LEN(boundaries))];
+	for (unsigned i = 0; i < 16; i++)
+		t->r[i] = edge(r);
+	t->rflags = 0x202 | (next(r) & 0x8d5) | (chance(r, t->family == FAM_STRING ? 30 : 5) ? 0x400 : 0);
+	fill_bytes(t->win, WINDOW, r);
+	random_fp(t, t->family, r);
+
+	if (t->family == FAM_SEQUENCE) {
+		generate_sequence(t, r);
+		return;
+	}
+	const struct form *f = &forms[t->family][below(r, n_forms[t->family])];
+	const struct spec *s = f->spec;
+
+	encode(t->code, f, t->family, -1, r);
 
 	/* What is it? */
 	struct x86_insn i;
 	if (x86_decode(t->code, 15, X86_MODE_64, &i) != X86_DECODE_OK) {
-		memset(t->code + 15, 0xcc, 1);
+		memset(t->code + 15, 0xcc, CODE_BYTES - 15);
 		return;
 	}
 	memset(t->code + i.len, 0xcc, CODE_BYTES - i.len);

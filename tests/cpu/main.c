@@ -45,16 +45,23 @@ static void disassemble(const struct test_case *t, char *text, size_t size, char
 	ZydisDisassembledInstruction z;
 	snprintf(text, size, "(bad)");
 	snprintf(mnemonic, msize, "(bad)");
-	if (ZYAN_SUCCESS(ZydisDisassembleIntel(ZYDIS_MACHINE_MODE_LONG_64, CODE_START, t->code, 15, &z))) {
-		snprintf(text, size, "%s", z.text);
+	size_t len = 0;
+	for (unsigned at = 0; at < CODE_BYTES && t->code[at] != 0xcc; at += z.info.length) {
+		if (!ZYAN_SUCCESS(ZydisDisassembleIntel(ZYDIS_MACHINE_MODE_LONG_64, CODE_START + at, t->code + at, CODE_BYTES - at, &z)))
+			break;
+		len += (size_t)snprintf(text + len, len < size ? size - len : 0, "%s%s", at ? "; " : "", z.text);
 		snprintf(mnemonic, msize, "%s", ZydisMnemonicGetString(z.info.mnemonic));
+		if (t->family != FAM_SEQUENCE)
+			break;
 	}
+	if (t->family == FAM_SEQUENCE)
+		snprintf(mnemonic, msize, "sequence");
 }
 
 static void report(const struct options *opt, struct tally *tally, const struct test_case *t, const struct outcome *o,
 		   const struct difference *d, const char *tier)
 {
-	char text[128], mnemonic[32], key[96];
+	char text[512], mnemonic[32], key[96];
 	disassemble(t, text, sizeof(text), mnemonic, sizeof(mnemonic));
 	snprintf(key, sizeof(key), "%-12s %s (%s)", mnemonic, d->what, tier);
 	tally->failures++;
@@ -70,7 +77,7 @@ static void report(const struct options *opt, struct tally *tally, const struct 
 	if (tally->n_kinds > opt->max_failures)
 		return;
 	printf("\nFAIL %s: %s differs (%s tier)\n  bytes ", text, d->what, tier);
-	for (unsigned i = 0; i < 15; i++)
+	for (unsigned i = 0; i < CODE_BYTES && (i < 15 || t->code[i] != 0xcc); i++)
 		printf(" %02x", t->code[i]);
 	printf("\n  rerun  difftest --seed %llu --case %llu\n", (unsigned long long)opt->seed, (unsigned long long)t->number);
 	print_outcomes(t, o);

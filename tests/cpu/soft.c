@@ -26,6 +26,7 @@ static struct {
 	struct x86_cpu_model model;
 	struct x86_env env;
 	struct x86_cpu *c;
+	uint8_t *code, *data; /* the pages behind CODE_PAGE and DATA */
 } soft;
 
 static bool no_device(struct x86_cpu *c, uint64_t gpa, void *data, unsigned len, bool is_write)
@@ -88,7 +89,9 @@ int soft_start(void)
 		.rdtsc = no_tsc,
 	};
 	make_tables();
-	memset(mem_hva(&soft.mem, GPA_CODE, 0x1000), 0xcc, 0x1000);
+	soft.code = mem_hva(&soft.mem, GPA_CODE, 0x1000);
+	soft.data = mem_hva(&soft.mem, GPA_DATA, DATA_PAGES * 0x1000);
+	memset(soft.code, 0xcc, 0x1000);
 	if (posix_memalign((void **)&soft.c, 64, sizeof(*soft.c)))
 		return -1;
 	struct x86_cpu *c = soft.c;
@@ -115,13 +118,13 @@ bool soft_has_fast(void)
 
 static uint8_t *window(uint64_t boundary)
 {
-	return (uint8_t *)mem_hva(&soft.mem, GPA_DATA, DATA_PAGES * 0x1000) + (boundary - DATA) - WINDOW / 2;
+	return soft.data + (boundary - DATA) - WINDOW / 2;
 }
 
 void soft_run(const struct test_case *t, struct outcome *o, int tier)
 {
 	struct x86_cpu *c = soft.c;
-	memcpy((uint8_t *)mem_hva(&soft.mem, GPA_CODE, 0x1000) + (CODE_START & 0xfff), t->code, CODE_BYTES);
+	memcpy(soft.code + (CODE_START & 0xfff), t->code, CODE_BYTES);
 	memcpy(window(t->boundary), t->win, WINDOW);
 	memcpy(c->r, t->r, sizeof(t->r));
 	x86_set_rflags(c, t->rflags);
@@ -132,9 +135,16 @@ void soft_run(const struct test_case *t, struct outcome *o, int tier)
 	x86_fp_enter(c);
 	enum x86_leave leave;
 	unsigned steps = 0;
-	do /* a REP instruction may take several */
-		leave = tier == 0 ? x86_step(c) : fast_step(c);
-	while (leave == X86_LEAVE_STEP && c->rip == CODE_START && ++steps < 1000);
+	if (t->family != FAM_SEQUENCE)
+		do /* a REP instruction may take several */
+			leave = tier == 0 ? x86_step(c) : fast_step(c);
+		while (leave == X86_LEAVE_STEP && c->rip == CODE_START && ++steps < 1000);
+	else if (tier == 0)
+		do
+			leave = x86_step(c);
+		while (leave == X86_LEAVE_STEP && soft.code[c->rip & 0xfff] != 0xcc && ++steps < 1000);
+	else
+		leave = fast_blocks(c, soft.code);
 	x86_fp_leave(c);
 	memcpy(o->r, c->r, sizeof(o->r));
 	o->rip = c->rip;
