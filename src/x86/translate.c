@@ -1210,10 +1210,6 @@ static void map_0f(struct ctx *t)
 		t->x->uses_flags = true;
 		return;
 	}
-	case 0x77:
-		emit(t, X86_OP_emms);
-		t->x->uses_flags = true;
-		return;
 	case 0x80 ... 0x8f:
 		conditional(t, op & 15u);
 		return;
@@ -1276,8 +1272,10 @@ static void map_0f(struct ctx *t)
 	case 0xae: {
 		const unsigned reg = i->reg & 7;
 		t->x->uses_flags = true;
+		if (i->p66 || i->rep || i->repne) /* CLWB, CLFLUSHOPT, WRFSBASE and so on, which the model lacks */
+			break;
 		if (i->mod == 3) {
-			if (reg >= 5 && !i->rep) { /* LFENCE, MFENCE, SFENCE */
+			if (reg >= 5) { /* LFENCE, MFENCE, SFENCE */
 				emit(t, reg == 6 ? X86_OP_mfence : X86_OP_nop);
 				return;
 			}
