@@ -8,7 +8,8 @@
 
 #include "base/error.h"
 
-#define CLI_EXIT_USAGE 125 /* as for every failure of Caisson itself, so that a program's own status stays recognisable */
+#define CLI_EXIT_USAGE                                                                                       \
+	125 /* as for every failure of Caisson itself, so that a program's own status stays recognisable */
 
 struct cli_command {
 	const char *name, *summary;
@@ -30,24 +31,25 @@ void cli_defuse(char *text, size_t n);
 void cli_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /*
- * Options. `--name value`, `--name=value`, `-n value`, `-nvalue`, and short flags without value together (-it). Parsing stops
- * at the first word that is no option, and after "--".
+ * Options. `--name value`, `--name=value`, `-n value`, `-nvalue`, and short flags without value together
+ * (-it). Parsing stops at the first word that is no option, and after "--".
  */
 enum { OPT_FLAG, OPT_VALUE };
 struct cli_option {
-	const char *name;  /* long, without dashes */
-	char letter;       /* short, or 0 */
+	const char *name; /* long, without dashes */
+	char letter;	  /* short, or 0 */
 	int kind;
-	int id;            /* what the callback is told */
+	int id; /* what the callback is told */
 };
 struct cli_parse {
-	int next;        /* index of the first argument that is no option */
-	bool dashes;     /* "--" ended the options */
+	int next;    /* index of the first argument that is no option */
+	bool dashes; /* "--" ended the options */
 };
-/* Calls set(ctx, id, value) for each option (value NULL for flags); it returns 0, or -1 with *err. -1 with *err on anything
- * unknown, with the nearest name suggested. */
-int cli_options(int argc, char **argv, const struct cli_option *opts, int (*set)(void *ctx, int id, const char *value, struct cai_error *err),
-		void *ctx, struct cli_parse *out, struct cai_error *err);
+/* Calls set(ctx, id, value) for each option (value NULL for flags); it returns 0, or -1 with *err. -1 with
+ * *err on anything unknown, with the nearest name suggested. */
+int cli_options(int argc, char **argv, const struct cli_option *opts,
+		int (*set)(void *ctx, int id, const char *value, struct cai_error *err), void *ctx,
+		struct cli_parse *out, struct cai_error *err);
 
 /* The candidate closest to word, or NULL when none is close enough to be meant. */
 const char *cli_nearest(const char *word, const char *const *candidates, size_t n);

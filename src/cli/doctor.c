@@ -10,7 +10,8 @@
 void help_doctor(void)
 {
 	puts("usage: caisson doctor [--json] [--cached]\n\n"
-	     "Say what this host offers to sandboxes, what is missing and how to mend it. KVM is probed anew.\n\n"
+	     "Say what this host offers to sandboxes, what is missing and how to mend it. KVM is probed "
+	     "anew.\n\n"
 	     "  --json     print a JSON object\n"
 	     "  --cached   take KVM's verdict from the cache when it is known\n\n"
 	     "exit status: 0 when a sandbox can run here, 1 when not, 125 on bad usage");
@@ -18,10 +19,10 @@ void help_doctor(void)
 
 enum { O_JSON, O_CACHED, O_HELP };
 static const struct cli_option options[] = {
-	{"json", 0, OPT_FLAG, O_JSON},
-	{"cached", 0, OPT_FLAG, O_CACHED},
-	{"help", 'h', OPT_FLAG, O_HELP},
-	{NULL, 0, 0, 0},
+    {"json", 0, OPT_FLAG, O_JSON},
+    {"cached", 0, OPT_FLAG, O_CACHED},
+    {"help", 'h', OPT_FLAG, O_HELP},
+    {NULL, 0, 0, 0},
 };
 
 static int set(void *ctx, int id, const char *value, struct cai_error *err)
@@ -38,7 +39,8 @@ static void print_text(const struct host_report *r)
 		if (f->mend[0])
 			printf("%-9s %-12s -> %s\n", "", "", f->mend);
 	}
-	puts(r->can_run ? "\nA sandbox can run here." : "\nNo sandbox can run here until what is missing above is mended.");
+	puts(r->can_run ? "\nA sandbox can run here."
+			: "\nNo sandbox can run here until what is missing above is mended.");
 }
 
 static int print_json(const struct host_report *r)
@@ -46,17 +48,19 @@ static int print_json(const struct host_report *r)
 	json_t *list = json_array(), *kvm = json_null();
 	for (unsigned i = 0; i < r->n; i++) {
 		const struct finding *f = &r->f[i];
-		json_t *o = json_pack("{s:s,s:s,s:b,s:s}", "id", f->id, "state", finding_state_name(f->state), "required", f->required, "text",
-				      f->text);
+		json_t *o = json_pack("{s:s,s:s,s:b,s:s}", "id", f->id, "state", finding_state_name(f->state),
+				      "required", f->required, "text", f->text);
 		if (o && f->mend[0])
 			json_object_set_new(o, "mend", json_string(f->mend));
 		json_array_append_new(list, o);
 	}
 	if (r->kvm_known)
-		kvm = json_pack("{s:s,s:s,s:s,s:f,s:f,s:b}", "state", kvm_state_name(r->kvm.state), "reason", r->kvm.reason, "boundary",
-				boundary_name(r->kvm.boundary), "mips", r->kvm.mips, "probe_ms", r->kvm.probe_ms, "cached", r->kvm.cached);
-	return cli_print_json(json_pack("{s:s,s:b,s:s,s:o,s:o}", "version", CAISSON_VERSION, "can_run", r->can_run, "boundary",
-					boundary_name(r->boundary), "kvm", kvm, "findings", list));
+		kvm = json_pack("{s:s,s:s,s:s,s:f,s:f,s:b}", "state", kvm_state_name(r->kvm.state), "reason",
+				r->kvm.reason, "boundary", boundary_name(r->kvm.boundary), "mips",
+				r->kvm.mips, "probe_ms", r->kvm.probe_ms, "cached", r->kvm.cached);
+	return cli_print_json(json_pack("{s:s,s:b,s:s,s:o,s:o}", "version", CAISSON_VERSION, "can_run",
+					r->can_run, "boundary", boundary_name(r->boundary), "kvm", kvm,
+					"findings", list));
 }
 
 int cmd_doctor(int argc, char **argv)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: `caisson` is a table of commands over the sandbox library. Its start is part of every sandbox's start, so
- * nothing happens here but what makes the process safe: descriptors 0 to 2 exist (else a socket could take the place of stdout),
- * and what was inherited beyond them is not passed on to the programs that are started.
+ * Theory of operation: `caisson` is a table of commands over the sandbox library. Its start is part of every
+ * sandbox's start, so nothing happens here but what makes the process safe: descriptors 0 to 2 exist (else a
+ * socket could take the place of stdout), and what was inherited beyond them is not passed on to the programs
+ * that are started.
  */
 #include <fcntl.h>
 #include <linux/close_range.h>
@@ -23,11 +24,11 @@ static void help_help(void)
 }
 
 const struct cli_command cli_commands[] = {
-	{"run", "run a command in a new sandbox", cmd_run, help_run},
-	{"doctor", "say what this host offers, what is missing and how to mend it", cmd_doctor, help_doctor},
-	{"version", "print the version", cmd_version, help_version},
-	{"help", "print this, or the help of a command", cmd_help, help_help},
-	{NULL, NULL, NULL, NULL},
+    {"run", "run a command in a new sandbox", cmd_run, help_run},
+    {"doctor", "say what this host offers, what is missing and how to mend it", cmd_doctor, help_doctor},
+    {"version", "print the version", cmd_version, help_version},
+    {"help", "print this, or the help of a command", cmd_help, help_help},
+    {NULL, NULL, NULL, NULL},
 };
 
 static void usage(FILE *f)
@@ -75,7 +76,8 @@ static int cmd_help(int argc, char **argv)
 	return 0;
 }
 
-/* A message that cannot be written (a full disk, a closed pipe) is a failure of the command that printed it. */
+/* A message that cannot be written (a full disk, a closed pipe) is a failure of the command that printed it.
+ */
 static int finish(int status)
 {
 	if (fflush(stdout) != 0 && status == 0) {
@@ -106,7 +108,8 @@ int main(int argc, char **argv)
 	else if (!strcmp(name, "--version") || !strcmp(name, "-V"))
 		name = "version";
 	else if (name[0] == '-') {
-		cli_say("unknown flag %s before the command; flags follow it, as in 'caisson run -it -- sh'", name);
+		cli_say("unknown flag %s before the command; flags follow it, as in 'caisson run -it -- sh'",
+			name);
 		return CLI_EXIT_USAGE;
 	}
 	const struct cli_command *c = find(name);

@@ -5,8 +5,8 @@
 
 #include "sandbox/accel.h"
 
-/* When `auto` could not take KVM and stderr is a terminal: which case it is, the boundary used and what mends it; not again while
- * the case stays the same. */
+/* When `auto` could not take KVM and stderr is a terminal: which case it is, the boundary used and what mends
+ * it; not again while the case stays the same. */
 void notice_boundary(const struct accel_pick *p);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: a table of options and one loop. getopt_long is not used because it permutes arguments, keeps its state in
- * globals and prints messages of its own that suggest nothing.
+ * Theory of operation: a table of options and one loop. getopt_long is not used because it permutes
+ * arguments, keeps its state in globals and prints messages of its own that suggest nothing.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -59,7 +59,8 @@ static unsigned distance(const char *a, const char *b)
 				v = d[i - 1][j] + 1;
 			if (d[i][j - 1] + 1 < v)
 				v = d[i][j - 1] + 1;
-			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && d[i - 2][j - 2] + 1 < v)
+			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] &&
+			    d[i - 2][j - 2] + 1 < v)
 				v = d[i - 2][j - 2] + 1;
 			d[i][j] = v;
 		}
@@ -89,12 +90,13 @@ static int unknown(const char *word, const struct cli_option *opts, struct cai_e
 	for (const struct cli_option *o = opts; o->name && n < ARRAY_LEN(names); o++)
 		names[n++] = o->name;
 	const char *near = cli_nearest(word, names, n);
-	return near ? cai_fail(err, 0, "unknown flag --%s; did you mean --%s?", word, near) :
-		      cai_fail(err, 0, "unknown flag --%s; see --help", word);
+	return near ? cai_fail(err, 0, "unknown flag --%s; did you mean --%s?", word, near)
+		    : cai_fail(err, 0, "unknown flag --%s; see --help", word);
 }
 
-int cli_options(int argc, char **argv, const struct cli_option *opts, int (*set)(void *ctx, int id, const char *value, struct cai_error *err),
-		void *ctx, struct cli_parse *out, struct cai_error *err)
+int cli_options(int argc, char **argv, const struct cli_option *opts,
+		int (*set)(void *ctx, int id, const char *value, struct cai_error *err), void *ctx,
+		struct cli_parse *out, struct cai_error *err)
 {
 	int i = 1;
 	out->dashes = false;
@@ -133,7 +135,8 @@ int cli_options(int argc, char **argv, const struct cli_option *opts, int (*set)
 			while (o->name && o->letter != *c)
 				o++;
 			if (!o->name)
-				return cai_fail(err, 0, "unknown flag -%c%s%s; see --help", *c, a[2] ? " in " : "", a[2] ? a : "");
+				return cai_fail(err, 0, "unknown flag -%c%s%s; see --help", *c,
+						a[2] ? " in " : "", a[2] ? a : "");
 			if (o->kind == OPT_FLAG) {
 				if (set(ctx, o->id, NULL, err) < 0)
 					return -1;

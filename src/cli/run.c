@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: everything that may take long and needs no tidying (parsing, the probe, an image of a directory) comes
- * first, with signals doing what they always do. Then every signal that could end this process is blocked and read from a
- * descriptor instead, so that from there on there is a single way out: through the end of cmd_run, where the terminal is restored
- * and the sandbox taken down. A crash of this process is covered by the monitor's leash and the next command.
+ * Theory of operation: everything that may take long and needs no tidying (parsing, the probe, an image of a
+ * directory) comes first, with signals doing what they always do. Then every signal that could end this
+ * process is blocked and read from a descriptor instead, so that from there on there is a single way out:
+ * through the end of cmd_run, where the terminal is restored and the sandbox taken down. A crash of this
+ * process is covered by the monitor's leash and the next command.
  *
- * Signals belong to the program in the guest. Before it runs, they end the run. When it does not react, the third SIGINT or
- * SIGTERM ends the sandbox.
+ * Signals belong to the program in the guest. Before it runs, they end the run. When it does not react, the
+ * third SIGINT or SIGTERM ends the sandbox.
  */
 #include <errno.h>
 #include <signal.h>
@@ -60,7 +61,8 @@ static void on_one_signal(struct run *r, int signo)
 	if (signo == SIGWINCH || signo == SIGCONT) {
 		uint16_t rows, cols;
 		if (signo == SIGCONT && r->term.raw)
-			terminal_raw(&r->term); /* whoever had the terminal while we were stopped may have changed it */
+			terminal_raw(&r->term); /* whoever had the terminal while we were stopped may have
+						   changed it */
 		terminal_size(stdio_fds, 3, &rows, &cols);
 		if (r->tty && rows && cols)
 			sandbox_resize(r->sandbox, rows, cols);
@@ -70,7 +72,8 @@ static void on_one_signal(struct run *r, int signo)
 	if (!sandbox_running(r->sandbox) || r->term.keep_quit)
 		sandbox_kill(r->sandbox, 128 + signo, "");
 	else if (insisting)
-		sandbox_kill(r->sandbox, 128 + signo, "the command did not end when asked; the sandbox was stopped");
+		sandbox_kill(r->sandbox, 128 + signo,
+			     "the command did not end when asked; the sandbox was stopped");
 	else
 		sandbox_signal(r->sandbox, signo);
 }
@@ -88,8 +91,8 @@ static int take_signals(struct cai_error *err)
 {
 	sigset_t set;
 	sigfillset(&set);
-	static const int not_ours[] = {SIGKILL, SIGSTOP, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS,
-				       SIGCHLD, SIGPIPE, SIGURG, SIGTSTP, SIGTTIN, SIGTTOU};
+	static const int not_ours[] = {SIGKILL, SIGSTOP, SIGSEGV, SIGBUS, SIGFPE,  SIGILL,  SIGTRAP, SIGABRT,
+				       SIGSYS,	SIGCHLD, SIGPIPE, SIGURG, SIGTSTP, SIGTTIN, SIGTTOU};
 	for (size_t i = 0; i < sizeof(not_ours) / sizeof(not_ours[0]); i++)
 		sigdelset(&set, not_ours[i]);
 	signal(SIGPIPE, SIG_IGN);
@@ -118,7 +121,11 @@ static int run_plan(const struct sandbox_plan *plan, struct cai_error *err)
 	struct run r = {.sigfd = -1, .tty = spec->tty, .term = {.fd = -1, .keep_quit = spec->console}};
 	if (spec->tty && spec->interactive && isatty(STDIN_FILENO))
 		r.term.fd = STDIN_FILENO;
-	struct sandbox_hooks h = {.started = on_started, .ended = on_ended, .ctx = &r, .in = STDIN_FILENO, .out = STDOUT_FILENO,
+	struct sandbox_hooks h = {.started = on_started,
+				  .ended = on_ended,
+				  .ctx = &r,
+				  .in = STDIN_FILENO,
+				  .out = STDOUT_FILENO,
 				  .err = STDERR_FILENO};
 	terminal_size(stdio_fds, 3, &h.rows, &h.cols);
 	int status = EXIT_CAISSON;
@@ -153,13 +160,15 @@ int cmd_run(int argc, char **argv)
 		help_run();
 		status = 0;
 	} else if (a.spec.tty && a.spec.interactive && !isatty(STDIN_FILENO)) {
-		cli_say("-t with -i needs a terminal on standard input; leave out -t to pass a pipe or file on");
+		cli_say(
+		    "-t with -i needs a terminal on standard input; leave out -t to pass a pipe or file on");
 	} else if (sandbox_plan_make(&plan, &a.spec, &err) < 0) {
 		cli_say("%s", err.text);
 	} else {
 		notice_boundary(&plan.accel);
 		if (plan.accel.kvm && plan.accel.verdict.state != KVM_USABLE)
-			cli_say("warning: this host's KVM is unfit for guests%s%s; the sandbox will be slow (--accel soft is better here)",
+			cli_say("warning: this host's KVM is unfit for guests%s%s; the sandbox will be slow "
+				"(--accel soft is better here)",
 				plan.accel.verdict.reason[0] ? ": " : "", plan.accel.verdict.reason);
 		status = run_plan(&plan, &err);
 		if (err.text[0])

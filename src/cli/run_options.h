@@ -10,7 +10,7 @@
 
 struct run_args {
 	struct sandbox_spec spec; /* points into argv and into env below */
-	char **env;               /* owned, as are its strings */
+	char **env;		  /* owned, as are its strings */
 	size_t n_env;
 	bool help;
 };

@@ -24,8 +24,8 @@ void terminal_restore(struct terminal *t)
 	if (!t->raw)
 		return;
 	t->raw = false;
-	/* From the background this would stop us for ever: a shell that took the terminal back has set its own modes, but ours must
-	 * still be undone for those that do not. */
+	/* From the background this would stop us for ever: a shell that took the terminal back has set its
+	 * own modes, but ours must still be undone for those that do not. */
 	sigset_t ttou, old;
 	sigemptyset(&ttou);
 	sigaddset(&ttou, SIGTTOU);

@@ -14,7 +14,8 @@ struct terminal {
 	bool keep_quit; /* Ctrl-\ still raises SIGQUIT here */
 };
 
-/* Raw mode; may stop this process (SIGTTOU) until it is brought to the foreground. Again after a stop is harmless. */
+/* Raw mode; may stop this process (SIGTTOU) until it is brought to the foreground. Again after a stop is
+ * harmless. */
 void terminal_raw(struct terminal *t);
 void terminal_restore(struct terminal *t); /* harmless when not raw */
 /* The size of the first of the descriptors that is a terminal; zeros when none is. */

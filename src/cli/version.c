@@ -8,14 +8,15 @@
 
 void help_version(void)
 {
-	puts("usage: caisson version [--json]\n\nPrint the version of Caisson and of the protocols its parts speak.");
+	puts("usage: caisson version [--json]\n\nPrint the version of Caisson and of the protocols its parts "
+	     "speak.");
 }
 
 enum { O_JSON, O_HELP };
 static const struct cli_option options[] = {
-	{"json", 0, OPT_FLAG, O_JSON},
-	{"help", 'h', OPT_FLAG, O_HELP},
-	{NULL, 0, 0, 0},
+    {"json", 0, OPT_FLAG, O_JSON},
+    {"help", 'h', OPT_FLAG, O_HELP},
+    {NULL, 0, 0, 0},
 };
 
 static int set(void *ctx, int id, const char *value, struct cai_error *err)
@@ -45,6 +46,6 @@ int cmd_version(int argc, char **argv)
 		puts("caisson " CAISSON_VERSION);
 		return 0;
 	}
-	return cli_print_json(json_pack("{s:s,s:i,s:i}", "version", CAISSON_VERSION, "agent_protocol", AGENT_VERSION, "control_protocol",
-					CONTROL_VERSION));
+	return cli_print_json(json_pack("{s:s,s:i,s:i}", "version", CAISSON_VERSION, "agent_protocol",
+					AGENT_VERSION, "control_protocol", CONTROL_VERSION));
 }

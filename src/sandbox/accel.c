@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: the probe costs milliseconds on a good KVM and up to a second on one that interprets ring 0, while a
- * sandbox should start in less, so its verdict is kept. The cache key holds all that can change the answer within
- * one boot: boot id, the monitor's inode and mtime, and what stat and access say about /dev/kvm for this user. `auto` is
- * conservative: it takes KVM only where the probe called it usable.
+ * Theory of operation: the probe costs milliseconds on a good KVM and up to a second on one that interprets
+ * ring 0, while a sandbox should start in less, so its verdict is kept. The cache key holds all that can
+ * change the answer within one boot: boot id, the monitor's inode and mtime, and what stat and access say
+ * about /dev/kvm for this user. `auto` is conservative: it takes KVM only where the probe called it usable.
  */
 #include "sandbox/accel.h"
 
@@ -27,14 +27,14 @@
 #include "base/util.h"
 #include "sandbox/paths.h"
 
-#define PROBE_CACHE      "probe.json"
+#define PROBE_CACHE	 "probe.json"
 #define PROBE_TIMEOUT_MS 10000
 
 static const char *const state_names[] = {
-	[KVM_ABSENT] = "absent",
-	[KVM_NO_PERMISSION] = "no-permission",
-	[KVM_UNUSABLE] = "unusable",
-	[KVM_USABLE] = "usable",
+    [KVM_ABSENT] = "absent",
+    [KVM_NO_PERMISSION] = "no-permission",
+    [KVM_UNUSABLE] = "unusable",
+    [KVM_USABLE] = "usable",
 };
 
 const char *kvm_state_name(enum kvm_state s)
@@ -53,7 +53,8 @@ static const char *mend_absent(void)
 	if (xc & (1u << 2)) /* SVM */
 		return "run 'sudo modprobe kvm_amd'";
 	if (c & (1u << 31)) /* a hypervisor is present */
-		return "turn on nested virtualization for this virtual machine, then run 'sudo modprobe -a kvm_intel kvm_amd'";
+		return "turn on nested virtualization for this virtual machine, then run 'sudo modprobe -a "
+		       "kvm_intel kvm_amd'";
 	return "turn on VT-x or AMD-V in the firmware's setup, then run 'sudo modprobe -a kvm_intel kvm_amd'";
 }
 
@@ -66,9 +67,11 @@ const char *kvm_mend(enum kvm_state s)
 	case KVM_NO_PERMISSION:
 		if (stat("/dev/kvm", &st) == 0 && st.st_gid != 0 && (st.st_mode & 060) == 060)
 			return "run 'sudo usermod -aG $(stat -c %G /dev/kvm) $USER' and log in again";
-		return "run 'sudo chgrp kvm /dev/kvm; sudo chmod g+rw /dev/kvm; sudo usermod -aG kvm $USER' and log in again";
+		return "run 'sudo chgrp kvm /dev/kvm; sudo chmod g+rw /dev/kvm; sudo usermod -aG kvm $USER' "
+		       "and log in again";
 	case KVM_UNUSABLE:
-		return "run on hardware with VT-x or AMD-V, or in a virtual machine with nested virtualization";
+		return "run on hardware with VT-x or AMD-V, or in a virtual machine with nested "
+		       "virtualization";
 	case KVM_USABLE:
 		break;
 	}
@@ -82,8 +85,9 @@ static void cache_key(const char *vmm, char out[320])
 	host_boot_id(boot);
 	stat(vmm, &v);
 	int have = stat("/dev/kvm", &k);
-	snprintf(out, 320, "1 %s vmm %lu:%lu:%ld.%09ld kvm %d %o %u:%u %lx %d", boot, (unsigned long)v.st_dev, (unsigned long)v.st_ino,
-		 (long)v.st_mtim.tv_sec, v.st_mtim.tv_nsec, have, k.st_mode, k.st_uid, k.st_gid, (unsigned long)k.st_rdev,
+	snprintf(out, 320, "1 %s vmm %lu:%lu:%ld.%09ld kvm %d %o %u:%u %lx %d", boot, (unsigned long)v.st_dev,
+		 (unsigned long)v.st_ino, (long)v.st_mtim.tv_sec, v.st_mtim.tv_nsec, have, k.st_mode,
+		 k.st_uid, k.st_gid, (unsigned long)k.st_rdev,
 		 have == 0 ? faccessat(AT_FDCWD, "/dev/kvm", R_OK | W_OK, AT_EACCESS) : -1);
 }
 
@@ -104,9 +108,11 @@ static int verdict_from_json(json_t *o, struct kvm_verdict *v, struct cai_error 
 	if (!boundary || boundary_parse(boundary, &v->boundary) < 0)
 		v->boundary = BOUNDARY_NONE;
 	if (v->state == KVM_USABLE && v->boundary < BOUNDARY_HYPERVISOR)
-		v->state = KVM_UNUSABLE; /* a usable KVM without a boundary is a contradiction: do not build on it */
+		v->state =
+		    KVM_UNUSABLE; /* a usable KVM without a boundary is a contradiction: do not build on it */
 	snprintf(v->reason, sizeof(v->reason), "%s", reason ? reason : "");
-	if (cmdline && strlen(cmdline) < sizeof(v->cmdline)) /* half a list of parameters would be worse than none */
+	if (cmdline &&
+	    strlen(cmdline) < sizeof(v->cmdline)) /* half a list of parameters would be worse than none */
 		strcpy(v->cmdline, cmdline);
 	v->mips = json_number_value(json_object_get(o, "mips"));
 	v->probe_ms = json_number_value(json_object_get(o, "ns")) / 1e6;
@@ -136,8 +142,10 @@ static void write_cache(struct registry *r, const char *key, json_t *verdict)
 	json_t *o = json_pack("{s:s,s:O}", "key", key, "verdict", verdict);
 	char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
 	snprintf(tmp, sizeof(tmp), ".probe.%d", (int)getpid());
-	cleanup_close int fd = openat(r->root_fd, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (!text || fd < 0 || file_write_full(fd, text, strlen(text)) < 0 || renameat(r->root_fd, tmp, r->root_fd, PROBE_CACHE) < 0)
+	cleanup_close int fd =
+	    openat(r->root_fd, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (!text || fd < 0 || file_write_full(fd, text, strlen(text)) < 0 ||
+	    renameat(r->root_fd, tmp, r->root_fd, PROBE_CACHE) < 0)
 		unlinkat(r->root_fd, tmp, 0);
 	free(text);
 	json_decref(o);
@@ -195,7 +203,8 @@ static json_t *run_probe(const char *vmm, struct cai_error *err)
 		;
 	json_t *o = n > 0 ? json_loadb(text, (size_t)n, JSON_DISABLE_EOF_CHECK, NULL) : NULL;
 	if (!o)
-		cai_fail(err, EPROTO, n < 0 ? "the KVM probe did not answer within %d s" : "the KVM probe gave no answer",
+		cai_fail(err, EPROTO,
+			 n < 0 ? "the KVM probe did not answer within %d s" : "the KVM probe gave no answer",
 			 PROBE_TIMEOUT_MS / 1000);
 	return o;
 }
@@ -212,7 +221,8 @@ int accel_probe(struct registry *r, bool fresh, struct kvm_verdict *v, struct ca
 	struct cai_error why = {0};
 	json_t *o = run_probe(vmm, &why);
 	if (!o || verdict_from_json(o, v, &why) < 0) {
-		/* A probe that hangs or dies is itself a verdict: this KVM is not to be used. It is kept like any other. */
+		/* A probe that hangs or dies is itself a verdict: this KVM is not to be used. It is kept like
+		 * any other. */
 		json_decref(o);
 		o = json_pack("{s:s,s:s,s:s}", "kvm", "unusable", "reason", why.text, "boundary", "none");
 		if (!o || verdict_from_json(o, v, NULL) < 0)
@@ -229,19 +239,27 @@ static int refuse(const struct sandbox_spec *s, const struct accel_pick *p, stru
 	const char *want = boundary_name(s->at_least), *have = boundary_name(p->boundary);
 	const struct kvm_verdict *v = &p->verdict;
 	if (s->accel == ACCEL_SOFT)
-		return cai_fail(err, EPERM, "--boundary %s is refused: --accel soft is a boundary of software; leave out --accel soft", want);
+		return cai_fail(err, EPERM,
+				"--boundary %s is refused: --accel soft is a boundary of software; leave out "
+				"--accel soft",
+				want);
 	if (v->state == KVM_USABLE || s->accel == ACCEL_KVM)
 		return cai_fail(err, EPERM,
-				"--boundary %s is refused: this host offers '%s' at most; a host whose KVM uses VT-x or AMD-V would satisfy it",
+				"--boundary %s is refused: this host offers '%s' at most; a host whose KVM "
+				"uses VT-x or AMD-V would satisfy it",
 				want, have);
 	bool forced = v->boundary >= s->at_least;
-	return cai_fail(err, EPERM, "--boundary %s is refused: this run's boundary would be '%s', as KVM here is %s%s%s%s; to satisfy it: %s%s",
-			want, have, v->state == KVM_NO_PERMISSION ? "not permitted" : kvm_state_name(v->state), v->reason[0] ? " (" : "",
-			v->reason, v->reason[0] ? ")" : "", kvm_mend(v->state),
+	return cai_fail(err, EPERM,
+			"--boundary %s is refused: this run's boundary would be '%s', as KVM here is "
+			"%s%s%s%s; to satisfy it: %s%s",
+			want, have,
+			v->state == KVM_NO_PERMISSION ? "not permitted" : kvm_state_name(v->state),
+			v->reason[0] ? " (" : "", v->reason, v->reason[0] ? ")" : "", kvm_mend(v->state),
 			forced ? ", or accept this KVM's slowness with --accel kvm" : "");
 }
 
-int accel_choose(struct registry *r, const struct sandbox_spec *s, struct accel_pick *p, struct cai_error *err)
+int accel_choose(struct registry *r, const struct sandbox_spec *s, struct accel_pick *p,
+		 struct cai_error *err)
 {
 	*p = (struct accel_pick){.boundary = BOUNDARY_SOFTWARE};
 	if (s->accel != ACCEL_SOFT) {
@@ -250,12 +268,14 @@ int accel_choose(struct registry *r, const struct sandbox_spec *s, struct accel_
 		p->probed = true;
 		enum kvm_state st = p->verdict.state;
 		if (s->accel == ACCEL_KVM && (st == KVM_ABSENT || st == KVM_NO_PERMISSION))
-			return cai_fail(err, ENODEV, "--accel kvm is refused: KVM is %s (%s); %s, or use --accel soft",
+			return cai_fail(err, ENODEV,
+					"--accel kvm is refused: KVM is %s (%s); %s, or use --accel soft",
 					st == KVM_ABSENT ? "absent" : "not permitted",
 					p->verdict.reason[0] ? p->verdict.reason : "/dev/kvm", kvm_mend(st));
 		if (st == KVM_USABLE || s->accel == ACCEL_KVM) {
 			p->kvm = true;
-			p->boundary = p->verdict.boundary == BOUNDARY_NONE ? BOUNDARY_HYPERVISOR : p->verdict.boundary;
+			p->boundary =
+			    p->verdict.boundary == BOUNDARY_NONE ? BOUNDARY_HYPERVISOR : p->verdict.boundary;
 		}
 	}
 	return p->boundary >= s->at_least ? 0 : refuse(s, p, err);

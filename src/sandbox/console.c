@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: two pipes, so that the monitor never holds the user's terminal. One chunk is in flight each way: the
- * next is read when the last was written, which is all the back-pressure a serial port needs.
+ * Theory of operation: two pipes, so that the monitor never holds the user's terminal. One chunk is in flight
+ * each way: the next is read when the last was written, which is all the back-pressure a serial port needs.
  */
 #include "sandbox/console.h"
 
@@ -129,7 +129,8 @@ static void on_in(void *ctx, uint32_t events)
 	take_file(c);
 }
 
-struct console *console_new(struct loop *l, int in, int out, bool lossy, int *guest_out, int *guest_in, struct cai_error *err)
+struct console *console_new(struct loop *l, int in, int out, bool lossy, int *guest_out, int *guest_in,
+			    struct cai_error *err)
 {
 	int o[2], i[2] = {-1, -1};
 	struct console *c = calloc(1, sizeof(*c));

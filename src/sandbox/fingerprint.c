@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: a walk by descriptors (openat, fstatat, never following links), each directory's names sorted so
- * that the order in which the file system lists them does not matter. A file changed without a new ctime would be missed; ctime
- * cannot be set by programs, but its clock is coarse (up to 10 ms), so a caller must not trust a fingerprint whose newest ctime is
- * within that of the scan (rootfs.c waits it out).
+ * Theory of operation: a walk by descriptors (openat, fstatat, never following links), each directory's names
+ * sorted so that the order in which the file system lists them does not matter. A file changed without a new
+ * ctime would be missed; ctime cannot be set by programs, but its clock is coarse (up to 10 ms), so a caller
+ * must not trust a fingerprint whose newest ctime is within that of the scan (rootfs.c waits it out).
  *
- * The hash is SipHash-2-4 (Aumasson and Bernstein, 2012) with a fixed key: fast, and without the accidental collisions that a
- * plain sum of fields invites. It guards against mistakes, not against the owner of the tree.
+ * The hash is SipHash-2-4 (Aumasson and Bernstein, 2012) with a fixed key: fast, and without the accidental
+ * collisions that a plain sum of fields invites. It guards against mistakes, not against the owner of the
+ * tree.
  */
 #include "sandbox/fingerprint.h"
 
@@ -47,8 +48,8 @@ static void rounds(uint64_t v[4], unsigned n)
 void siphash_init(struct siphash *h)
 {
 	const uint64_t k0 = 0x0706050403020100, k1 = 0x0f0e0d0c0b0a0908;
-	*h = (struct siphash){.v = {0x736f6d6570736575 ^ k0, 0x646f72616e646f6d ^ k1 ^ 0xee, 0x6c7967656e657261 ^ k0,
-				    0x7465646279746573 ^ k1}};
+	*h = (struct siphash){.v = {0x736f6d6570736575 ^ k0, 0x646f72616e646f6d ^ k1 ^ 0xee,
+				    0x6c7967656e657261 ^ k0, 0x7465646279746573 ^ k1}};
 }
 
 static void word(struct siphash *h, uint64_t m)
@@ -145,7 +146,8 @@ static void add_entry(struct walk *w, const char *name, const struct stat *st, u
 	int64_t ctime_ns = (int64_t)st->st_ctim.tv_sec * 1000000000 + st->st_ctim.tv_nsec;
 	uint64_t v[9] = {depth, st->st_mode, st->st_ino, (uint64_t)st->st_uid << 32 | st->st_gid, st->st_rdev,
 			 /* a directory's size says how its file system packs names, no more */
-			 S_ISDIR(st->st_mode) ? 0 : (uint64_t)st->st_size, (uint64_t)mtime, (uint64_t)ctime_ns, strlen(name)};
+			 S_ISDIR(st->st_mode) ? 0 : (uint64_t)st->st_size, (uint64_t)mtime,
+			 (uint64_t)ctime_ns, strlen(name)};
 	siphash_add(&w->hash, v, sizeof(v));
 	siphash_add(&w->hash, name, strlen(name));
 	w->f->entries++;
@@ -172,22 +174,27 @@ static int walk_dir(struct walk *w, int fd, const char *name, unsigned depth, st
 		struct stat st;
 		if (fstatat(fd, l.p[i], &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0) {
 			if (errno == ENOENT)
-				continue; /* removed while we look: the rescan after the image is made will differ */
-			return cai_fail_errno(err, errno, "cannot look at '%s/%s' below %s", name, l.p[i], w->top);
+				continue; /* removed while we look: the rescan after the image is made will
+					     differ */
+			return cai_fail_errno(err, errno, "cannot look at '%s/%s' below %s", name, l.p[i],
+					      w->top);
 		}
 		add_entry(w, l.p[i], &st, depth);
 		if (!S_ISDIR(st.st_mode))
 			continue;
 		if (st.st_dev != w->dev)
-			return cai_fail(err, EXDEV, "'%s/%s' below %s is another mounted file system; unmount it or copy the tree", name,
-					l.p[i], w->top);
+			return cai_fail(
+			    err, EXDEV,
+			    "'%s/%s' below %s is another mounted file system; unmount it or copy the tree",
+			    name, l.p[i], w->top);
 		if (depth >= MAX_DEPTH)
 			return cai_fail(err, ELOOP, "%s is more than %d directories deep", w->top, MAX_DEPTH);
 		int sub = openat(fd, l.p[i], O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		if (sub < 0 && errno == ENOENT)
 			continue;
 		if (sub < 0)
-			return cai_fail_errno(err, errno, "cannot read the directory '%s/%s' below %s", name, l.p[i], w->top);
+			return cai_fail_errno(err, errno, "cannot read the directory '%s/%s' below %s", name,
+					      l.p[i], w->top);
 		if (walk_dir(w, sub, l.p[i], depth + 1, err) < 0)
 			return -1;
 	}

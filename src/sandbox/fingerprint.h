@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The fingerprint of a directory tree: it changes when anything a file-system image of the tree would show changes (names, types,
- * modes, owners, sizes, contents through mtime and ctime, links through inode numbers). Only metadata is read.
+ * The fingerprint of a directory tree: it changes when anything a file-system image of the tree would show
+ * changes (names, types, modes, owners, sizes, contents through mtime and ctime, links through inode
+ * numbers). Only metadata is read.
  */
 #ifndef SANDBOX_FINGERPRINT_H
 #define SANDBOX_FINGERPRINT_H
@@ -14,9 +15,9 @@
 struct fingerprint {
 	uint64_t hash[2];
 	uint64_t entries;
-	uint64_t bytes;       /* of regular files */
-	int64_t newest_ns;    /* newest ctime, CLOCK_REALTIME */
-	bool one_owner;       /* every entry belongs to the calling user */
+	uint64_t bytes;	   /* of regular files */
+	int64_t newest_ns; /* newest ctime, CLOCK_REALTIME */
+	bool one_owner;	   /* every entry belongs to the calling user */
 };
 
 /* Scans the tree below path. Fails on an unreadable directory and on another file system mounted below. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: one function a subject, each adding one finding or more. A subject is tried out rather than looked up
- * wherever that is cheap (namespaces are really made, KVM really runs a guest), since what a file in /proc promises
- * and what a sandboxed or nested host allows differ often enough.
+ * Theory of operation: one function a subject, each adding one finding or more. A subject is tried out rather
+ * than looked up wherever that is cheap (namespaces are really made, KVM really runs a guest), since what a
+ * file in /proc promises and what a sandboxed or nested host allows differ often enough.
  */
 #include "sandbox/host.h"
 
@@ -34,7 +34,7 @@ const char *finding_state_name(enum finding_state s)
 }
 
 static struct finding *add(struct host_report *r, const char *id, enum finding_state st, const char *fmt, ...)
-	__attribute__((format(printf, 4, 5)));
+    __attribute__((format(printf, 4, 5)));
 static struct finding *add(struct host_report *r, const char *id, enum finding_state st, const char *fmt, ...)
 {
 	/* the table is sized for all callers below; the last slot would be reused rather than overrun */
@@ -59,7 +59,8 @@ static void mend(struct finding *f, const char *fmt, ...)
 /* The value of KEY in lines of "KEY<separator>value", copied without quotes; false when absent. */
 static bool field(const char *text, const char *key, char separator, char *out, size_t n)
 {
-	for (const char *line = text; line && *line; line = strchr(line, '\n'), line = line ? line + 1 : NULL) {
+	for (const char *line = text; line && *line;
+	     line = strchr(line, '\n'), line = line ? line + 1 : NULL) {
 		size_t k = strlen(key);
 		if (strncmp(line, key, k))
 			continue;
@@ -85,13 +86,15 @@ static void look_at_system(struct host_report *r)
 	uname(&u);
 	if (file_read_all("/etc/os-release", 65536, &text, &len, NULL) == 0)
 		field(text, "PRETTY_NAME", '=', distro, sizeof(distro));
-	struct finding *f = add(r, "host", FINDING_OK, "%s %s %s, %s", u.sysname, u.release, u.machine, distro);
+	struct finding *f =
+	    add(r, "host", FINDING_OK, "%s %s %s, %s", u.sysname, u.release, u.machine, distro);
 	f->required = true;
 	int major = 0, minor = 0;
 	if (strcmp(u.machine, "x86_64")) {
 		f->state = FINDING_MISSING;
 		mend(f, "Caisson runs on x86-64 only");
-	} else if (sscanf(u.release, "%d.%d", &major, &minor) == 2 && (major < 5 || (major == 5 && minor < 10))) {
+	} else if (sscanf(u.release, "%d.%d", &major, &minor) == 2 &&
+		   (major < 5 || (major == 5 && minor < 10))) {
 		f->state = FINDING_DEGRADED;
 		mend(f, "Linux 5.10 or later is what Caisson is tested on");
 	}
@@ -114,11 +117,14 @@ static void look_at_cpu(struct host_report *r)
 	cleanup_close int fd = open("/proc/cpuinfo", O_RDONLY | O_CLOEXEC);
 	if (fd >= 0 && (text = calloc(1, 16384))) {
 		/* the first processor's entry is enough */
-		if (file_read_full(fd, text, 16383) > 0 && field(text, "model name", ':', model, sizeof(model)))
+		if (file_read_full(fd, text, 16383) > 0 &&
+		    field(text, "model name", ':', model, sizeof(model)))
 			field(text, "flags", ':', flags, sizeof(flags));
 	}
-	struct finding *f = add(r, "cpu", FINDING_OK, "%ld x %s%s%s%s", n, model, has_flag(flags, "vmx") ? ", VT-x" : "",
-				has_flag(flags, "svm") ? ", AMD-V" : "", has_flag(flags, "hypervisor") ? ", itself a virtual machine" : "");
+	struct finding *f =
+	    add(r, "cpu", FINDING_OK, "%ld x %s%s%s%s", n, model, has_flag(flags, "vmx") ? ", VT-x" : "",
+		has_flag(flags, "svm") ? ", AMD-V" : "",
+		has_flag(flags, "hypervisor") ? ", itself a virtual machine" : "");
 	static const char *const need[] = {"cx16", "popcnt", "sse4_2", "ssse3"};
 	for (size_t i = 0; flags[0] && i < ARRAY_LEN(need); i++)
 		if (!has_flag(flags, need[i])) {
@@ -146,10 +152,16 @@ static void look_at_kvm(struct host_report *r, bool fresh)
 		char timing[96] = "";
 		r->kvm_known = true;
 		if (v->mips > 0)
-			snprintf(timing, sizeof(timing), ", guest kernel code at %.1f million instructions/s", v->mips);
-		struct finding *f = add(r, "kvm", v->state == KVM_USABLE ? FINDING_OK : v->state == KVM_UNUSABLE ? FINDING_DEGRADED : FINDING_MISSING,
-					"%s%s%s%s (probe %.1f ms%s)", v->state == KVM_NO_PERMISSION ? "no permission" : kvm_state_name(v->state),
-					v->reason[0] ? ": " : "", v->reason, timing, v->probe_ms, v->cached ? ", cached" : "");
+			snprintf(timing, sizeof(timing), ", guest kernel code at %.1f million instructions/s",
+				 v->mips);
+		struct finding *f = add(
+		    r, "kvm",
+		    v->state == KVM_USABLE     ? FINDING_OK
+		    : v->state == KVM_UNUSABLE ? FINDING_DEGRADED
+					       : FINDING_MISSING,
+		    "%s%s%s%s (probe %.1f ms%s)",
+		    v->state == KVM_NO_PERMISSION ? "no permission" : kvm_state_name(v->state),
+		    v->reason[0] ? ": " : "", v->reason, timing, v->probe_ms, v->cached ? ", cached" : "");
 		if (v->state != KVM_USABLE)
 			mend(f, "%s; until then the software CPU is used", kvm_mend(v->state));
 		if (v->state == KVM_USABLE)
@@ -157,10 +169,10 @@ static void look_at_kvm(struct host_report *r, bool fresh)
 	}
 	registry_close(&reg);
 	static const char *const meaning[] = {
-		[BOUNDARY_NONE] = "",
-		[BOUNDARY_SOFTWARE] = "Caisson's own CPU",
-		[BOUNDARY_HYPERVISOR] = "KVM without VT-x or AMD-V",
-		[BOUNDARY_HARDWARE] = "KVM with VT-x or AMD-V",
+	    [BOUNDARY_NONE] = "",
+	    [BOUNDARY_SOFTWARE] = "Caisson's own CPU",
+	    [BOUNDARY_HYPERVISOR] = "KVM without VT-x or AMD-V",
+	    [BOUNDARY_HARDWARE] = "KVM with VT-x or AMD-V",
 	};
 	add(r, "boundary", FINDING_OK, "%s (%s)", boundary_name(r->boundary), meaning[r->boundary]);
 }
@@ -176,20 +188,26 @@ static void look_at_namespaces(struct host_report *r)
 	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	if (pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0) {
-		add(r, "namespaces", FINDING_OK, "user, mount, pid, net and ipc namespaces can be made")->required = geteuid() != 0;
+		add(r, "namespaces", FINDING_OK, "user, mount, pid, net and ipc namespaces can be made")
+		    ->required = geteuid() != 0;
 		return;
 	}
-	struct finding *f = add(r, "namespaces", geteuid() == 0 ? FINDING_DEGRADED : FINDING_MISSING, "user namespaces cannot be made: %s",
+	struct finding *f = add(r, "namespaces", geteuid() == 0 ? FINDING_DEGRADED : FINDING_MISSING,
+				"user namespaces cannot be made: %s",
 				pid < 0 ? "fork failed" : strerror(WEXITSTATUS(status)));
 	f->required = geteuid() != 0;
 	char v[16] = "";
-	cleanup_close int fd = open("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", O_RDONLY | O_CLOEXEC);
+	cleanup_close int fd =
+	    open("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", O_RDONLY | O_CLOEXEC);
 	if (fd >= 0 && file_read_full(fd, v, 15) > 0 && v[0] == '1')
 		mend(f, "run 'sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0'");
 	else if (access("/proc/sys/kernel/unprivileged_userns_clone", F_OK) == 0)
-		mend(f, "run 'sudo sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=15000'");
+		mend(
+		    f,
+		    "run 'sudo sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=15000'");
 	else
-		mend(f, "run 'sudo sysctl -w user.max_user_namespaces=15000'; in a container, allow user namespaces");
+		mend(f, "run 'sudo sysctl -w user.max_user_namespaces=15000'; in a container, allow user "
+			"namespaces");
 }
 
 static void look_at_cgroups(struct host_report *r)
@@ -217,7 +235,8 @@ static void look_at_cgroups(struct host_report *r)
 		f = add(r, "cgroups", FINDING_DEGRADED, "%s (v1: %s)", hybrid ? "hybrid" : "v1", have);
 	else
 		f = add(r, "cgroups", FINDING_MISSING, "none mounted at /sys/fs/cgroup");
-	mend(f, "microVMs do not need them; for limits on containers boot with systemd.unified_cgroup_hierarchy=1");
+	mend(f, "microVMs do not need them; for limits on containers boot with "
+		"systemd.unified_cgroup_hierarchy=1");
 }
 
 static void look_at_filesystems(struct host_report *r)
@@ -231,8 +250,9 @@ static void look_at_filesystems(struct host_report *r)
 		add(r, "filesystems", FINDING_OK, "overlay and erofs");
 		return;
 	}
-	struct finding *f = add(r, "filesystems", FINDING_DEGRADED, "the host's kernel lacks %s%s%s", overlay ? "" : "overlay",
-				overlay || erofs ? "" : " and ", erofs ? "" : "erofs");
+	struct finding *f =
+	    add(r, "filesystems", FINDING_DEGRADED, "the host's kernel lacks %s%s%s",
+		overlay ? "" : "overlay", overlay || erofs ? "" : " and ", erofs ? "" : "erofs");
 	mend(f, "microVMs bring their own; for containers run 'sudo modprobe overlay erofs'");
 }
 
@@ -244,9 +264,11 @@ static void look_at_resources(struct host_report *r)
 	char v[64];
 	if (sysinfo(&si) == 0) {
 		unsigned long long total = (unsigned long long)si.totalram * si.mem_unit >> 20, avail = total;
-		if (file_read_all("/proc/meminfo", 65536, &text, &len, NULL) == 0 && field(text, "MemAvailable", ':', v, sizeof(v)))
+		if (file_read_all("/proc/meminfo", 65536, &text, &len, NULL) == 0 &&
+		    field(text, "MemAvailable", ':', v, sizeof(v)))
 			avail = strtoull(v, NULL, 10) >> 10;
-		struct finding *f = add(r, "memory", avail < 768 ? FINDING_DEGRADED : FINDING_OK, "%llu MiB, %llu MiB available", total, avail);
+		struct finding *f = add(r, "memory", avail < 768 ? FINDING_DEGRADED : FINDING_OK,
+					"%llu MiB, %llu MiB available", total, avail);
 		if (avail < 768)
 			mend(f, "a sandbox is given 512 MiB unless -m says less; free some memory");
 	}
@@ -254,19 +276,22 @@ static void look_at_resources(struct host_report *r)
 	cleanup_free char *cache = paths_cache(&err);
 	struct statvfs vfs;
 	if (!cache) {
-		mend(add(r, "disk", FINDING_DEGRADED, "%s", err.text), "set XDG_CACHE_HOME to a directory you can write");
+		mend(add(r, "disk", FINDING_DEGRADED, "%s", err.text),
+		     "set XDG_CACHE_HOME to a directory you can write");
 	} else if (statvfs(cache, &vfs) == 0) {
 		unsigned long long mb = (unsigned long long)vfs.f_bavail * vfs.f_frsize >> 20;
-		struct finding *f = add(r, "disk", mb < 1024 ? FINDING_DEGRADED : FINDING_OK, "%llu MiB free for the cache in %s", mb, cache);
+		struct finding *f = add(r, "disk", mb < 1024 ? FINDING_DEGRADED : FINDING_OK,
+					"%llu MiB free for the cache in %s", mb, cache);
 		if (mb < 1024)
-			mend(f, "images made with --rootfs DIR need room there; set XDG_CACHE_HOME to a larger disk");
+			mend(f, "images made with --rootfs DIR need room there; set XDG_CACHE_HOME to a "
+				"larger disk");
 	}
 }
 
 static void look_at_parts(struct host_report *r)
 {
-	static const char *const places[] = {"/usr/bin/mkfs.erofs", "/usr/sbin/mkfs.erofs", "/usr/local/bin/mkfs.erofs",
-					     "/usr/local/sbin/mkfs.erofs"};
+	static const char *const places[] = {"/usr/bin/mkfs.erofs", "/usr/sbin/mkfs.erofs",
+					     "/usr/local/bin/mkfs.erofs", "/usr/local/sbin/mkfs.erofs"};
 	const char *tool = NULL;
 	for (size_t i = 0; i < ARRAY_LEN(places) && !tool; i++)
 		if (access(places[i], X_OK) == 0)
@@ -274,12 +299,16 @@ static void look_at_parts(struct host_report *r)
 	if (tool)
 		add(r, "mkfs.erofs", FINDING_OK, "%s", tool);
 	else
-		mend(add(r, "mkfs.erofs", FINDING_MISSING, "not installed; --rootfs DIR needs it"), "run 'sudo apt install erofs-utils'");
+		mend(add(r, "mkfs.erofs", FINDING_MISSING, "not installed; --rootfs DIR needs it"),
+		     "run 'sudo apt install erofs-utils'");
 
 	static const struct {
 		const char *id;
 		enum paths_asset which;
-	} parts[] = {{"kernel", ASSET_KERNEL}, {"cmdline", ASSET_CMDLINE}, {"initramfs", ASSET_INITRD}, {"image", ASSET_BUSYBOX}};
+	} parts[] = {{"kernel", ASSET_KERNEL},
+		     {"cmdline", ASSET_CMDLINE},
+		     {"initramfs", ASSET_INITRD},
+		     {"image", ASSET_BUSYBOX}};
 	struct cai_error err = {0};
 	cleanup_free char *vmm = paths_libexec("caisson-vmm", &err);
 	add(r, "monitor", vmm ? FINDING_OK : FINDING_MISSING, "%s", vmm ? vmm : err.text)->required = true;
@@ -288,7 +317,8 @@ static void look_at_parts(struct host_report *r)
 		struct stat st;
 		struct finding *f;
 		if (p && stat(p, &st) == 0)
-			f = add(r, parts[i].id, FINDING_OK, "%s (%lld KiB)", p, (long long)(st.st_size + 1023) >> 10);
+			f = add(r, parts[i].id, FINDING_OK, "%s (%lld KiB)", p,
+				(long long)(st.st_size + 1023) >> 10);
 		else
 			f = add(r, parts[i].id, FINDING_MISSING, "%s", err.text);
 		f->required = true;

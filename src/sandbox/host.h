@@ -12,11 +12,11 @@ enum finding_state {
 };
 
 struct finding {
-	const char *id;      /* stable key for --json: "kvm", "cgroups", ... */
+	const char *id; /* stable key for --json: "kvm", "cgroups", ... */
 	enum finding_state state;
-	bool required;       /* without it no sandbox runs */
-	char text[320];      /* what was found */
-	char mend[320];      /* what to do about it; empty when nothing is to be done */
+	bool required;	/* without it no sandbox runs */
+	char text[320]; /* what was found */
+	char mend[320]; /* what to do about it; empty when nothing is to be done */
 };
 
 #define HOST_MAX_FINDINGS 24
@@ -26,7 +26,7 @@ struct host_report {
 	struct kvm_verdict kvm;
 	bool kvm_known;
 	enum boundary boundary; /* what `--accel auto` gives */
-	bool can_run;           /* no required finding is missing */
+	bool can_run;		/* no required finding is missing */
 };
 
 /* Looks at everything; fresh: probes KVM anew. Never fails: what cannot be found out is itself a finding. */

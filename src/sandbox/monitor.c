@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: the monitor is spawned with vfork semantics (posix_spawn), so its start does not depend on how large this
- * process is. It gets /dev/null, a pipe for its diagnostics and the control socket, and never a descriptor of the user's
- * terminal: a monitor taken over by its guest must not be able to type into the user's shell. It also gets its own session,
- * so that Ctrl-C goes to this process alone, which decides what it means.
+ * Theory of operation: the monitor is spawned with vfork semantics (posix_spawn), so its start does not
+ * depend on how large this process is. It gets /dev/null, a pipe for its diagnostics and the control socket,
+ * and never a descriptor of the user's terminal: a monitor taken over by its guest must not be able to type
+ * into the user's shell. It also gets its own session, so that Ctrl-C goes to this process alone, which
+ * decides what it means.
  *
- * The control socket is the leash: when this process dies in whatever way, the kernel closes our end and the monitor exits.
+ * The control socket is the leash: when this process dies in whatever way, the kernel closes our end and the
+ * monitor exits.
  */
 #include "sandbox/monitor.h"
 
@@ -53,7 +55,8 @@ int monitor_start(struct monitor *m, const char *program, struct cai_error *err)
 	posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDWR, 0);
 	posix_spawn_file_actions_adddup2(&fa, 0, 1);
 	posix_spawn_file_actions_adddup2(&fa, log_wr, 2);
-	posix_spawn_file_actions_adddup2(&fa, theirs, CONTROL_FD); /* also clears close-on-exec when the number is the same */
+	posix_spawn_file_actions_adddup2(
+	    &fa, theirs, CONTROL_FD); /* also clears close-on-exec when the number is the same */
 	posix_spawnattr_init(&at);
 	posix_spawnattr_setsigmask(&at, &none);
 	posix_spawnattr_setsigdefault(&at, &all);
@@ -89,7 +92,8 @@ int monitor_boot(struct monitor *m, const struct control_config *c, struct cai_e
 	int e = errno;
 	buf_free(&b);
 	buf_free(&s);
-	/* A monitor that died at once closed its end: the loop learns why from its exit status, which says more than EPIPE. */
+	/* A monitor that died at once closed its end: the loop learns why from its exit status, which says
+	 * more than EPIPE. */
 	if (r < 0 && e != EPIPE && e != ECONNRESET)
 		return cai_fail_errno(err, e, "cannot configure the monitor");
 	return 0;
@@ -107,8 +111,8 @@ int monitor_next(struct monitor *m, struct monitor_event *e)
 		return -1;
 	long n = control_recv(m->control, packet, CONTROL_MAX_PACKET, fds, &n_fds);
 	if (n < 0 && errno == ECONNRESET) {
-		/* It went with something of ours unread (START after a refused CONFIGURE). The kernel reports that once, before the
-		 * packets that it left for us, which say why. */
+		/* It went with something of ours unread (START after a refused CONFIGURE). The kernel reports
+		 * that once, before the packets that it left for us, which say why. */
 		n_fds = CONTROL_MAX_FDS;
 		n = control_recv(m->control, packet, CONTROL_MAX_PACKET, fds, &n_fds);
 	}

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: when poll(2) calls a pipe writable it has a free page-sized buffer, so a write of at most 4096 bytes
- * cannot block (pipe(7)); a terminal has room for a few hundred. A socket has MSG_DONTWAIT. Regular files and their like are always
- * ready. So each write is preceded by a poll with no timeout and kept small, at the price of a system call for each 4 KiB.
+ * Theory of operation: when poll(2) calls a pipe writable it has a free page-sized buffer, so a write of at
+ * most 4096 bytes cannot block (pipe(7)); a terminal has room for a few hundred. A socket has MSG_DONTWAIT.
+ * Regular files and their like are always ready. So each write is preceded by a poll with no timeout and kept
+ * small, at the price of a system call for each 4 KiB.
  */
 #include "sandbox/outlet.h"
 
@@ -44,7 +45,8 @@ size_t outlet_write(struct outlet *o, const void *p, size_t n)
 			if (len > o->chunk)
 				len = o->chunk;
 		}
-		ssize_t w = o->socket ? send(o->fd, b + done, len, MSG_DONTWAIT | MSG_NOSIGNAL) : write(o->fd, b + done, len);
+		ssize_t w = o->socket ? send(o->fd, b + done, len, MSG_DONTWAIT | MSG_NOSIGNAL)
+				      : write(o->fd, b + done, len);
 		if (w >= 0)
 			done += (size_t)w;
 		else if (errno == EAGAIN)

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: every place is the first of an ordered list: an environment variable for tests and packagers, then
- * what is relative to the running program, so that an installed tree can be moved and a build tree needs no installation.
- * The runtime directory is the only one whose ownership matters for safety (sockets that command a monitor live in it), so it alone
- * is opened without following links and checked after the open.
+ * Theory of operation: every place is the first of an ordered list: an environment variable for tests and
+ * packagers, then what is relative to the running program, so that an installed tree can be moved and a build
+ * tree needs no installation. The runtime directory is the only one whose ownership matters for safety
+ * (sockets that command a monitor live in it), so it alone is opened without following links and checked
+ * after the open.
  */
 #include "sandbox/paths.h"
 
@@ -99,15 +100,21 @@ int paths_runtime(char **path, struct cai_error *err)
 	if (fstat(fd, &st) < 0)
 		return cai_fail_errno(err, errno, "cannot look at the runtime directory %s", p);
 	if (st.st_uid != me)
-		return cai_fail(err, EPERM, "the runtime directory %s belongs to user %u, not to you; remove it or set CAISSON_ROOT", p,
-				(unsigned)st.st_uid);
+		return cai_fail(
+		    err, EPERM,
+		    "the runtime directory %s belongs to user %u, not to you; remove it or set CAISSON_ROOT",
+		    p, (unsigned)st.st_uid);
 	if (shared_parent && (st.st_mode & 077))
-		return cai_fail(err, EPERM, "the runtime directory %s can be entered by other users; chmod 0700 it or set CAISSON_ROOT", p);
+		return cai_fail(err, EPERM,
+				"the runtime directory %s can be entered by other users; chmod 0700 it or "
+				"set CAISSON_ROOT",
+				p);
 	*path = steal_ptr(&p);
 	return steal_fd(&fd);
 }
 
-static char *home_place(const char *xdg_var, const char *for_root, const char *below_home, const char *what, struct cai_error *err)
+static char *home_place(const char *xdg_var, const char *for_root, const char *below_home, const char *what,
+			struct cai_error *err)
 {
 	cleanup_free char *p = NULL;
 	const char *xdg = env_path(xdg_var), *home = env_path("HOME");
@@ -140,7 +147,8 @@ char *paths_cache(struct cai_error *err)
 
 char *paths_state(struct cai_error *err)
 {
-	return home_place("XDG_STATE_HOME", "/var/lib/caisson", ".local/state/caisson", "state directory", err);
+	return home_place("XDG_STATE_HOME", "/var/lib/caisson", ".local/state/caisson", "state directory",
+			  err);
 }
 
 /* The directory of the running program, in out; false where /proc is not mounted. */
@@ -181,34 +189,50 @@ char *paths_libexec(const char *name, struct cai_error *err)
 		char *p = path_join(env, name);
 		if (p && access(p, X_OK) == 0)
 			return p;
-		cai_fail_errno(err, p ? errno : ENOMEM, "CAISSON_LIBEXEC holds no usable %s (%s)", name, p ? p : env);
+		cai_fail_errno(err, p ? errno : ENOMEM, "CAISSON_LIBEXEC holds no usable %s (%s)", name,
+			       p ? p : env);
 		free(p);
 		return NULL;
 	}
 	if (!self_dir(dir)) {
-		cai_fail(err, ENOENT, "cannot tell where this program is (is /proc mounted?); set CAISSON_LIBEXEC");
+		cai_fail(err, ENOENT,
+			 "cannot tell where this program is (is /proc mounted?); set CAISSON_LIBEXEC");
 		return NULL;
 	}
 	snprintf(a, sizeof(a), "../libexec/caisson/%s", name);
 	snprintf(b, sizeof(b), "../vmm/%s", name);
 	char *p = first_existing(dir, (const char *const[]){a, b, NULL});
 	if (!p)
-		cai_fail(err, ENOENT, "%s is missing: neither %s/%s nor the build tree's exists; install Caisson again or set CAISSON_LIBEXEC",
+		cai_fail(err, ENOENT,
+			 "%s is missing: neither %s/%s nor the build tree's exists; install Caisson again or "
+			 "set CAISSON_LIBEXEC",
 			 name, dir, a);
 	return p;
 }
 
 char *paths_asset(enum paths_asset which, struct cai_error *err)
 {
-	/* name in share/caisson, what it is, how to get it; then the places in a build tree, from BUILD/src/cli */
+	/* name in share/caisson, what it is, how to get it; then the places in a build tree, from
+	 * BUILD/src/cli */
 	static const struct {
 		const char *name, *what, *mend, *tree[3];
 	} assets[] = {
-		[ASSET_KERNEL] = {"vmlinux", "the guest kernel", "build it with 'make kernel' or pass --kernel FILE",
-				  {"../../kernel/vmlinux"}},
-		[ASSET_INITRD] = {"initramfs.cpio", "the guest's initramfs", "run 'make'", {"../guest/initramfs.cpio"}},
-		[ASSET_BUSYBOX] = {"busybox.erofs", "the built-in image", "run 'make' or pass --rootfs DIR", {"../guest/busybox.erofs"}},
-		[ASSET_CMDLINE] = {"cmdline", "the guest kernel's command line", "run 'make'", {"../../kernel/cmdline", "../../../kernel/cmdline"}},
+	    [ASSET_KERNEL] = {"vmlinux",
+			      "the guest kernel",
+			      "build it with 'make kernel' or pass --kernel FILE",
+			      {"../../kernel/vmlinux"}},
+	    [ASSET_INITRD] = {"initramfs.cpio",
+			      "the guest's initramfs",
+			      "run 'make'",
+			      {"../guest/initramfs.cpio"}},
+	    [ASSET_BUSYBOX] = {"busybox.erofs",
+			       "the built-in image",
+			       "run 'make' or pass --rootfs DIR",
+			       {"../guest/busybox.erofs"}},
+	    [ASSET_CMDLINE] = {"cmdline",
+			       "the guest kernel's command line",
+			       "run 'make'",
+			       {"../../kernel/cmdline", "../../../kernel/cmdline"}},
 	};
 	char dir[4096];
 	const char *env = getenv("CAISSON_SHARE"), *name = assets[which].name;
@@ -216,18 +240,22 @@ char *paths_asset(enum paths_asset which, struct cai_error *err)
 		char *p = path_join(env, name);
 		if (p && access(p, R_OK) == 0)
 			return p;
-		cai_fail_errno(err, p ? errno : ENOMEM, "CAISSON_SHARE holds no readable %s (%s)", name, p ? p : env);
+		cai_fail_errno(err, p ? errno : ENOMEM, "CAISSON_SHARE holds no readable %s (%s)", name,
+			       p ? p : env);
 		free(p);
 		return NULL;
 	}
 	if (!self_dir(dir)) {
-		cai_fail(err, ENOENT, "cannot tell where this program is (is /proc mounted?); set CAISSON_SHARE");
+		cai_fail(err, ENOENT,
+			 "cannot tell where this program is (is /proc mounted?); set CAISSON_SHARE");
 		return NULL;
 	}
 	char share[64];
 	snprintf(share, sizeof(share), "../share/caisson/%s", name);
-	char *p = first_existing(dir, (const char *const[]){share, assets[which].tree[0], assets[which].tree[1], NULL});
+	char *p = first_existing(
+	    dir, (const char *const[]){share, assets[which].tree[0], assets[which].tree[1], NULL});
 	if (!p)
-		cai_fail(err, ENOENT, "%s is missing (%s/%s); %s", assets[which].what, dir, share, assets[which].mend);
+		cai_fail(err, ENOENT, "%s is missing (%s/%s); %s", assets[which].what, dir, share,
+			 assets[which].mend);
 	return p;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: all that can be wrong with a request is found here, in the order in which a user would want to hear of
- * it, before a directory or a process exists. What comes out is descriptors: the monitor opens nothing itself, and what was
- * checked is what is used, whatever happens to the names meanwhile.
+ * Theory of operation: all that can be wrong with a request is found here, in the order in which a user would
+ * want to hear of it, before a directory or a process exists. What comes out is descriptors: the monitor
+ * opens nothing itself, and what was checked is what is used, whatever happens to the names meanwhile.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -37,7 +37,8 @@ static int open_asset(const char *what, const char *given, enum paths_asset whic
 	return own ? open_regular(what, own, err) : -1;
 }
 
-/* One line from the file beside the kernel, then what the accelerator needs, then what the user appends, who has the last word. */
+/* One line from the file beside the kernel, then what the accelerator needs, then what the user appends, who
+ * has the last word. */
 static char *make_cmdline(const struct sandbox_plan *p, struct cai_error *err)
 {
 	const struct sandbox_spec *spec = p->spec;
@@ -53,13 +54,16 @@ static char *make_cmdline(const struct sandbox_plan *p, struct cai_error *err)
 	while (len && base[len - 1] == ' ')
 		base[--len] = 0;
 	char *s;
-	if (asprintf(&s, "%s%s%s%s%s%s", base, spec->debug ? " ignore_loglevel" : "", accel[0] ? " " : "", accel, spec->append ? " " : "", spec->append ? spec->append : "") < 0) {
+	if (asprintf(&s, "%s%s%s%s%s%s", base, spec->debug ? " ignore_loglevel" : "", accel[0] ? " " : "",
+		     accel, spec->append ? " " : "", spec->append ? spec->append : "") < 0) {
 		cai_fail(err, ENOMEM, "out of memory");
 		return NULL;
 	}
 	if (strlen(s) >= CONTROL_MAX_CMDLINE) {
-		cai_fail(err, E2BIG, "the kernel command line is too long: %zu bytes, at most %d are possible; shorten --append", strlen(s),
-			 CONTROL_MAX_CMDLINE - 1);
+		cai_fail(err, E2BIG,
+			 "the kernel command line is too long: %zu bytes, at most %d are possible; shorten "
+			 "--append",
+			 strlen(s), CONTROL_MAX_CMDLINE - 1);
 		free(s);
 		return NULL;
 	}
@@ -85,7 +89,8 @@ static int fill(struct sandbox_plan *p, struct cai_error *err)
 
 int sandbox_plan_make(struct sandbox_plan *p, const struct sandbox_spec *spec, struct cai_error *err)
 {
-	*p = (struct sandbox_plan){.spec = spec, .reg.root_fd = -1, .root.fd = -1, .kernel = -1, .initrd = -1, .kvm = -1};
+	*p = (struct sandbox_plan){
+	    .spec = spec, .reg.root_fd = -1, .root.fd = -1, .kernel = -1, .initrd = -1, .kvm = -1};
 	if (fill(p, err) == 0)
 		return 0;
 	sandbox_plan_free(p);

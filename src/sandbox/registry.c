@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: the kernel's lock is the only witness of life. A runner holds flock(2) on its sandbox's lock file for as
- * long as it lives, however it dies. Making and healing happen under one registry lock, so a directory seen without a
- * held lock can only be a dead one. A runner that ends well removes its directory before it lets go of the lock.
+ * Theory of operation: the kernel's lock is the only witness of life. A runner holds flock(2) on its
+ * sandbox's lock file for as long as it lives, however it dies. Making and healing happen under one registry
+ * lock, so a directory seen without a held lock can only be a dead one. A runner that ends well removes its
+ * directory before it lets go of the lock.
  */
 #include "sandbox/registry.h"
 
@@ -137,7 +138,8 @@ static int try_create(struct registry *r, struct sandbox_dir *d, struct cai_erro
 	d->dir_fd = openat(d->parent_fd, d->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (d->dir_fd >= 0)
 		d->lock_fd = openat(d->dir_fd, "lock", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (d->lock_fd >= 0 && flock(d->lock_fd, LOCK_EX | LOCK_NB) == 0 && asprintf(&d->path, "%s/sandboxes/%s", r->root, d->name) >= 0)
+	if (d->lock_fd >= 0 && flock(d->lock_fd, LOCK_EX | LOCK_NB) == 0 &&
+	    asprintf(&d->path, "%s/sandboxes/%s", r->root, d->name) >= 0)
 		return 0;
 	cai_fail_errno(err, errno, "cannot set up %s/sandboxes/%s", r->root, d->name);
 	if (d->lock_fd >= 0)
@@ -183,13 +185,16 @@ int registry_create(struct registry *r, const char *name, struct sandbox_dir *d,
 }
 
 /* A Unix socket's path is at most 107 bytes; a longer one is reached through the directory's descriptor. */
-static int socket_address(struct sandbox_dir *d, const char *file, struct sockaddr_un *a, struct cai_error *err)
+static int socket_address(struct sandbox_dir *d, const char *file, struct sockaddr_un *a,
+			  struct cai_error *err)
 {
 	*a = (struct sockaddr_un){.sun_family = AF_UNIX};
 	int n = snprintf(a->sun_path, sizeof(a->sun_path), "%s/%s", d->path, file);
 	if (n >= (int)sizeof(a->sun_path))
 		n = snprintf(a->sun_path, sizeof(a->sun_path), "/proc/self/fd/%d/%s", d->dir_fd, file);
-	return n < (int)sizeof(a->sun_path) ? 0 : cai_fail(err, ENAMETOOLONG, "socket name '%s' is too long", file);
+	return n < (int)sizeof(a->sun_path)
+		   ? 0
+		   : cai_fail(err, ENAMETOOLONG, "socket name '%s' is too long", file);
 }
 
 int sandbox_dir_listen(struct sandbox_dir *d, const char *file, int type, struct cai_error *err)
@@ -216,8 +221,10 @@ int sandbox_dir_connect(struct sandbox_dir *d, const char *file, int type, struc
 
 int sandbox_dir_write(struct sandbox_dir *d, const char *file, const char *text, struct cai_error *err)
 {
-	cleanup_close int fd = openat(d->dir_fd, ".new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0 || file_write_full(fd, text, strlen(text)) < 0 || renameat(d->dir_fd, ".new", d->dir_fd, file) < 0)
+	cleanup_close int fd =
+	    openat(d->dir_fd, ".new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0 || file_write_full(fd, text, strlen(text)) < 0 ||
+	    renameat(d->dir_fd, ".new", d->dir_fd, file) < 0)
 		return cai_fail_errno(err, errno, "cannot write %s/%s", d->path, file);
 	return 0; /* no fsync: the record means nothing once its runner is gone */
 }
@@ -225,7 +232,8 @@ int sandbox_dir_write(struct sandbox_dir *d, const char *file, const char *text,
 void sandbox_dir_remove(struct sandbox_dir *d)
 {
 	if (d->dir_fd >= 0) {
-		/* Under the registry lock, else a new sandbox of the same name could be made between our two steps. */
+		/* Under the registry lock, else a new sandbox of the same name could be made between our two
+		 * steps. */
 		cleanup_close int lock = openat(d->parent_fd, "../lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 		while (lock >= 0 && flock(lock, LOCK_EX) < 0 && errno == EINTR)
 			;

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: mkfs.erofs makes an image of a directory in a fraction of a second, a scan of its metadata takes
- * milliseconds. So an image is kept in the cache under the tree's fingerprint: an unchanged tree finds its image, a changed one has
- * another name and is made anew. The boot id is part of the name: a file that a crash of the host left half on disk is
- * then never found again, which saves an fsync for every image.
+ * Theory of operation: mkfs.erofs makes an image of a directory in a fraction of a second, a scan of its
+ * metadata takes milliseconds. So an image is kept in the cache under the tree's fingerprint: an unchanged
+ * tree finds its image, a changed one has another name and is made anew. The boot id is part of the name: a
+ * file that a crash of the host left half on disk is then never found again, which saves an fsync for every
+ * image.
  *
- * One lock serialises making and pruning; finding takes none, since an image appears by rename, complete, and removing one that
- * is open elsewhere harms nobody. The tree is scanned again after the image is made: if it changed meanwhile, the image is
- * made again.
+ * One lock serialises making and pruning; finding takes none, since an image appears by rename, complete, and
+ * removing one that is open elsewhere harms nobody. The tree is scanned again after the image is made: if it
+ * changed meanwhile, the image is made again.
  */
 #include "sandbox/rootfs.h"
 
@@ -34,10 +35,10 @@
 #include "sandbox/paths.h"
 
 #define CACHE_MAX_IMAGES  16
-#define CACHE_MAX_BYTES   GIB(8)
-#define CTIME_GRAIN_NS    20000000 /* two ticks of the slowest kernel clock (HZ=100) */
-#define EROFS_MAGIC       0xe0f5e1e2u
-#define EXT4_MAGIC        0xef53u
+#define CACHE_MAX_BYTES	  GIB(8)
+#define CTIME_GRAIN_NS	  20000000 /* two ticks of the slowest kernel clock (HZ=100) */
+#define EROFS_MAGIC	  0xe0f5e1e2u
+#define EXT4_MAGIC	  0xef53u
 #define EXT4_NEEDS_REPLAY 0x4u /* s_feature_incompat: the journal holds transactions */
 
 static int identify(int fd, const char *path, const char **fstype, struct cai_error *err)
@@ -50,7 +51,9 @@ static int identify(int fd, const char *path, const char **fstype, struct cai_er
 		}
 		if (load_le16(sb + 56) == EXT4_MAGIC) {
 			if (load_le32(sb + 96) & EXT4_NEEDS_REPLAY)
-				return cai_fail(err, EBUSY, "%s is an ext4 file system in use or not cleanly unmounted; unmount it, or run 'e2fsck -f %s'",
+				return cai_fail(err, EBUSY,
+						"%s is an ext4 file system in use or not cleanly unmounted; "
+						"unmount it, or run 'e2fsck -f %s'",
 						path, path);
 			*fstype = "ext4";
 			return 0;
@@ -61,7 +64,8 @@ static int identify(int fd, const char *path, const char **fstype, struct cai_er
 
 static int open_file(const char *path, struct rootfs *out, struct cai_error *err)
 {
-	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* not blocking: a FIFO must not hang us */
+	cleanup_close int fd =
+	    open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* not blocking: a FIFO must not hang us */
 	if (fd < 0)
 		return cai_fail_errno(err, errno, "cannot open the root file system %s", path);
 	struct stat st;
@@ -105,7 +109,8 @@ static int run_mkfs(const char *image, const char *tree, bool all_root, struct c
 	posix_spawn_file_actions_adddup2(&fa, wr, 2);
 	/* Debian keeps it in /usr/bin; others in sbin directories, which a user's PATH often lacks. */
 	char *env[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", NULL};
-	static const char *const dirs[] = {"/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/bin", "/sbin"};
+	static const char *const dirs[] = {"/usr/bin",	      "/usr/sbin", "/usr/local/bin",
+					   "/usr/local/sbin", "/bin",	   "/sbin"};
 	pid_t pid = -1;
 	int e = ENOENT;
 	for (size_t i = 0; i < ARRAY_LEN(dirs) && e == ENOENT; i++) {
@@ -116,7 +121,9 @@ static int run_mkfs(const char *image, const char *tree, bool all_root, struct c
 	posix_spawn_file_actions_destroy(&fa);
 	close(steal_fd(&wr));
 	if (e == ENOENT)
-		return cai_fail(err, ENOENT, "--rootfs with a directory needs mkfs.erofs; install it with 'apt install erofs-utils', or pass a file");
+		return cai_fail(err, ENOENT,
+				"--rootfs with a directory needs mkfs.erofs; install it with 'apt install "
+				"erofs-utils', or pass a file");
 	if (e)
 		return cai_fail_errno(err, e, "cannot run mkfs.erofs");
 	char text[1024] = "";
@@ -138,7 +145,8 @@ static int run_mkfs(const char *image, const char *tree, bool all_root, struct c
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 		return 0;
 	last_line(text);
-	return cai_fail(err, EIO, "mkfs.erofs could not make an image of %s: %s", tree, text[0] ? text : "it gave no reason");
+	return cai_fail(err, EIO, "mkfs.erofs could not make an image of %s: %s", tree,
+			text[0] ? text : "it gave no reason");
 }
 
 struct cached {
@@ -155,7 +163,8 @@ static int oldest_first(const void *a, const void *b)
 	return x->tv_nsec < y->tv_nsec ? -1 : x->tv_nsec > y->tv_nsec;
 }
 
-/* Removes unfinished files and, to make room for one more, the images unused for longest. Call with the cache locked. */
+/* Removes unfinished files and, to make room for one more, the images unused for longest. Call with the cache
+ * locked. */
 static void prune(int dir)
 {
 	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -170,7 +179,8 @@ static void prune(int dir)
 			continue;
 		}
 		struct stat st;
-		if (len < 6 || len >= sizeof(l->name) || strcmp(e->d_name + len - 6, ".erofs") || fstatat(dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		if (len < 6 || len >= sizeof(l->name) || strcmp(e->d_name + len - 6, ".erofs") ||
+		    fstatat(dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 			continue;
 		struct cached *m = realloc(l, (n + 1) * sizeof(*l));
 		if (!m)
@@ -192,7 +202,8 @@ static void prune(int dir)
 	free(l);
 }
 
-/* Scans the tree, waiting out changes so recent that another within the same tick of the clock would not show. */
+/* Scans the tree, waiting out changes so recent that another within the same tick of the clock would not
+ * show. */
 static int scan(const char *tree, struct fingerprint *f, struct cai_error *err)
 {
 	for (unsigned i = 0; i < 10; i++) {
@@ -200,7 +211,8 @@ static int scan(const char *tree, struct fingerprint *f, struct cai_error *err)
 		if (fingerprint_tree(tree, f, err) < 0)
 			return -1;
 		if (f->newest_ns < start - CTIME_GRAIN_NS || f->newest_ns > start + 10000000000)
-			return 0; /* a time far in the future is a clock that was set back, not a recent change */
+			return 0; /* a time far in the future is a clock that was set back, not a recent
+				     change */
 		poll(NULL, 0, CTIME_GRAIN_NS / 1000000);
 	}
 	return 0;
@@ -239,8 +251,8 @@ static int make_image(int dir, const char *cache, const char *tree, int *image, 
 	for (unsigned attempt = 0;; attempt++) {
 		if (scan(tree, &f, err) < 0)
 			return -1;
-		/* Files of an ordinary user's own tree belong to root inside, as in a container of that user; a tree with
-		 * several owners, and one read by root, keeps its owners. */
+		/* Files of an ordinary user's own tree belong to root inside, as in a container of that user;
+		 * a tree with several owners, and one read by root, keeps its owners. */
 		bool all_root = geteuid() != 0 && f.one_owner;
 		image_name(tree, &f, all_root, name);
 		if ((*image = open_cached(dir, name)) >= 0)
@@ -255,9 +267,11 @@ static int make_image(int dir, const char *cache, const char *tree, int *image, 
 			unlinkat(dir, tmp_name, 0);
 			return -1;
 		}
-		log_debug("made an image of %s (%llu files, %llu MiB) in %llu ms", tree, (unsigned long long)f.entries,
-			  (unsigned long long)(f.bytes >> 20), (unsigned long long)((clock_mono_ns() - t0) / 1000000));
-		bool same = fingerprint_tree(tree, &after, NULL) == 0 && !memcmp(after.hash, f.hash, sizeof(f.hash));
+		log_debug("made an image of %s (%llu files, %llu MiB) in %llu ms", tree,
+			  (unsigned long long)f.entries, (unsigned long long)(f.bytes >> 20),
+			  (unsigned long long)((clock_mono_ns() - t0) / 1000000));
+		bool same =
+		    fingerprint_tree(tree, &after, NULL) == 0 && !memcmp(after.hash, f.hash, sizeof(f.hash));
 		if (same && renameat(dir, tmp_name, dir, name) < 0) {
 			cai_fail_errno(err, errno, "cannot name %s/%s", cache, name);
 			unlinkat(dir, tmp_name, 0);
@@ -270,7 +284,9 @@ static int make_image(int dir, const char *cache, const char *tree, int *image, 
 			if (*image < 0)
 				return cai_fail_errno(err, e, "cannot open %s/%s", cache, name);
 			if (!same)
-				log_warn("%s changes while it is read; this run sees one state of it that may be mixed", tree);
+				log_warn("%s changes while it is read; this run sees one state of it that "
+					 "may be mixed",
+					 tree);
 			return 0;
 		}
 		unlinkat(dir, tmp_name, 0);
@@ -283,7 +299,9 @@ static int open_directory(const char *path, struct rootfs *out, struct cai_error
 	if (!tree)
 		return cai_fail_errno(err, errno, "cannot open the root file system %s", path);
 	if (!strcmp(tree, "/"))
-		return cai_fail(err, EINVAL, "--rootfs / is this host itself; pass a directory that holds a root file system");
+		return cai_fail(
+		    err, EINVAL,
+		    "--rootfs / is this host itself; pass a directory that holds a root file system");
 	cleanup_free char *top = paths_cache(err);
 	cleanup_free char *cache = top ? path_join(top, "rootfs") : NULL;
 	if (!cache)

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: two witnesses report on a running sandbox, the agent's stream (session.c) and the monitor's control socket
- * (monitor.c), and they may report in either order: a panic closes the stream and sends ENDED; a killed monitor closes both at
- * once. So an end seen on one side is held until the other has spoken or GRACE has passed, and then judged once, in
- * conclude(), from everything that is known. What the program itself said (its exit status) beats everything else.
+ * Theory of operation: two witnesses report on a running sandbox, the agent's stream (session.c) and the
+ * monitor's control socket (monitor.c), and they may report in either order: a panic closes the stream and
+ * sends ENDED; a killed monitor closes both at once. So an end seen on one side is held until the other has
+ * spoken or GRACE has passed, and then judged once, in conclude(), from everything that is known. What the
+ * program itself said (its exit status) beats everything else.
  */
 #include "sandbox/sandbox.h"
 
@@ -24,9 +25,9 @@
 #include "sandbox/session.h"
 #include "sandbox/watch.h"
 
-#define GRACE_NS        2000000000ull   /* between the first sign of the end and its explanation */
-#define AGENT_WAIT_NS   120000000000ull /* for the agent to answer: a slow KVM needs many seconds to boot */
-#define LOG_KEEP        2048
+#define GRACE_NS      2000000000ull   /* between the first sign of the end and its explanation */
+#define AGENT_WAIT_NS 120000000000ull /* for the agent to answer: a slow KVM needs many seconds to boot */
+#define LOG_KEEP      2048
 
 struct sandbox {
 	struct loop *loop;
@@ -45,7 +46,7 @@ struct sandbox {
 	size_t log_len;
 	bool control_gone, session_done, concluded, booted;
 	struct control_ended ended; /* reason 0: not received */
-	char refusal[480];          /* text of the monitor's ERROR */
+	char refusal[480];	    /* text of the monitor's ERROR */
 	int status;
 	char why[640];
 };
@@ -80,22 +81,27 @@ static void explain(struct sandbox *s)
 		snprintf(s->why, sizeof(s->why), "the guest restarted itself before the command had ended");
 		return;
 	case CONTROL_END_PANIC:
-		snprintf(s->why, sizeof(s->why), "the guest's kernel panicked%s%s", text ? ": " : "", text ? text : "");
+		snprintf(s->why, sizeof(s->why), "the guest's kernel panicked%s%s", text ? ": " : "",
+			 text ? text : "");
 		return;
 	case CONTROL_END_TRIPLE_FAULT:
-		snprintf(s->why, sizeof(s->why), "the guest's CPU shut down by a triple fault%s%s", text ? ": " : "", text ? text : "");
+		snprintf(s->why, sizeof(s->why), "the guest's CPU shut down by a triple fault%s%s",
+			 text ? ": " : "", text ? text : "");
 		return;
 	case CONTROL_END_ACCEL_LOST:
-		snprintf(s->why, sizeof(s->why), "the accelerator failed%s%s", text ? ": " : "", text ? text : "");
+		snprintf(s->why, sizeof(s->why), "the accelerator failed%s%s", text ? ": " : "",
+			 text ? text : "");
 		return;
 	case CONTROL_END_JAIL:
-		snprintf(s->why, sizeof(s->why), "the monitor was stopped by its jail%s%s", text ? ": " : "", text ? text : "");
+		snprintf(s->why, sizeof(s->why), "the monitor was stopped by its jail%s%s", text ? ": " : "",
+			 text ? text : "");
 		return;
 	case CONTROL_END_STOPPED:
 		snprintf(s->why, sizeof(s->why), "the sandbox was stopped");
 		return;
 	case CONTROL_END_INTERNAL:
-		snprintf(s->why, sizeof(s->why), "the monitor failed%s%s", text ? ": " : "", text ? text : "");
+		snprintf(s->why, sizeof(s->why), "the monitor failed%s%s", text ? ": " : "",
+			 text ? text : "");
 		return;
 	default:
 		break;
@@ -103,7 +109,8 @@ static void explain(struct sandbox *s)
 	if (s->refusal[0]) {
 		const char *k = s->spec->kernel;
 		bool about_kernel = k && strcasestr(s->refusal, "kernel") && !strstr(s->refusal, k);
-		snprintf(s->why, sizeof(s->why), "%s%s%s", about_kernel ? k : "", about_kernel ? ": " : "", s->refusal);
+		snprintf(s->why, sizeof(s->why), "%s%s%s", about_kernel ? k : "", about_kernel ? ": " : "",
+			 s->refusal);
 		return;
 	}
 	/* It is gone without a word: read what it may have said last, then reap it, to say how it died. */
@@ -113,7 +120,8 @@ static void explain(struct sandbox *s)
 	monitor_describe_end(&s->mon, how, sizeof(how));
 	const char *last = strrchr(s->log, '\n');
 	last = last ? last + 1 : s->log;
-	snprintf(s->why, sizeof(s->why), "the monitor (caisson-vmm) %s%s%.300s", how, last[0] ? "; its last words: " : "", last);
+	snprintf(s->why, sizeof(s->why), "the monitor (caisson-vmm) %s%s%.300s", how,
+		 last[0] ? "; its last words: " : "", last);
 }
 
 static void on_session_end(void *ctx)
@@ -132,7 +140,8 @@ static void conclude_session(struct sandbox *s)
 			conclude(s, status, "");
 			return;
 		}
-		snprintf(s->why, sizeof(s->why), "cannot write to standard output: %s", strerror(r->lost_output));
+		snprintf(s->why, sizeof(s->why), "cannot write to standard output: %s",
+			 strerror(r->lost_output));
 		conclude(s, status && !r->signal ? status : EXIT_CAISSON, s->why);
 		return;
 	}
@@ -154,7 +163,8 @@ static void conclude_if_ready(struct sandbox *s)
 		conclude_session(s);
 	} else if (monitor_done && (s->session_done || !s->session || !s->booted)) {
 		explain(s);
-		bool plain = s->spec->console && (s->ended.reason == CONTROL_END_POWEROFF || s->ended.reason == CONTROL_END_RESET);
+		bool plain = s->spec->console && (s->ended.reason == CONTROL_END_POWEROFF ||
+						  s->ended.reason == CONTROL_END_RESET);
 		conclude(s, plain ? 0 : EXIT_CAISSON, plain ? "" : s->why);
 	} else if (monitor_done || s->session_done) {
 		loop_timer_set(s->timer, clock_mono_ns() + GRACE_NS);
@@ -170,8 +180,11 @@ static void on_timer(void *ctx)
 	} else if (s->session_done) {
 		conclude(s, EXIT_CAISSON, session_result(s->session)->text);
 	} else if (!sandbox_running(s)) {
-		snprintf(s->why, sizeof(s->why), "the guest's agent did not answer within %llu s%s", AGENT_WAIT_NS / 1000000000ull,
-			 s->spec->kernel || s->spec->initrd ? "; a guest without Caisson's agent is reached with --console" : "");
+		snprintf(s->why, sizeof(s->why), "the guest's agent did not answer within %llu s%s",
+			 AGENT_WAIT_NS / 1000000000ull,
+			 s->spec->kernel || s->spec->initrd
+			     ? "; a guest without Caisson's agent is reached with --console"
+			     : "");
 		conclude(s, EXIT_CAISSON, s->why);
 	}
 }
@@ -183,7 +196,8 @@ static void on_control(void *ctx, uint32_t events)
 	int r;
 	while ((r = monitor_next(&s->mon, &e)) > 0) {
 		if (e.type == CONTROL_ERROR && !s->refusal[0]) {
-			snprintf(s->refusal, sizeof(s->refusal), "%s", e.text && e.text[0] ? e.text : "the monitor refused its configuration");
+			snprintf(s->refusal, sizeof(s->refusal), "%s",
+				 e.text && e.text[0] ? e.text : "the monitor refused its configuration");
 		} else if (e.type == CONTROL_OK && e.seq == 2) {
 			s->booted = true;
 			if (s->spec->console)
@@ -191,7 +205,8 @@ static void on_control(void *ctx, uint32_t events)
 		} else if (e.type == CONTROL_ENDED && !s->ended.reason) {
 			s->ended = e.ended;
 			memset(&e.ended, 0, sizeof(e.ended));
-			log_debug("the monitor reports the end, reason %u: %s", s->ended.reason, s->ended.text ? s->ended.text : "");
+			log_debug("the monitor reports the end, reason %u: %s", s->ended.reason,
+				  s->ended.text ? s->ended.text : "");
 		}
 		monitor_event_free(&e);
 	}
@@ -202,7 +217,8 @@ static void on_control(void *ctx, uint32_t events)
 	conclude_if_ready(s);
 }
 
-/* Keeps the tail of what the monitor says, without its final newline, so that the last line is easily found. */
+/* Keeps the tail of what the monitor says, without its final newline, so that the last line is easily found.
+ */
 static void on_log(void *ctx, uint32_t events)
 {
 	struct sandbox *s = ctx;
@@ -216,7 +232,8 @@ static void on_log(void *ctx, uint32_t events)
 	}
 	if (s->spec->debug && write(STDERR_FILENO, chunk, (size_t)n) < 0)
 		return;
-	if (s->log_len && s->log_len < LOG_KEEP && s->log[s->log_len] == 0 && s->log_len + (size_t)n + 1 <= LOG_KEEP)
+	if (s->log_len && s->log_len < LOG_KEEP && s->log[s->log_len] == 0 &&
+	    s->log_len + (size_t)n + 1 <= LOG_KEEP)
 		s->log[s->log_len++] = '\n';
 	else
 		s->log_len = 0;
@@ -255,16 +272,19 @@ static int configure(struct sandbox *s, const struct sandbox_plan *p, struct cai
 	strcpy(c.disk[0].id, "root");
 	c.disk_fd[0] = p->root.fd;
 	cleanup_close int vsock = sandbox_dir_listen(&s->dir, "vsock.sock", SOCK_STREAM, err);
-	cleanup_close int control = vsock < 0 ? -1 : sandbox_dir_listen(&s->dir, "control.sock", SOCK_SEQPACKET, err);
+	cleanup_close int control =
+	    vsock < 0 ? -1 : sandbox_dir_listen(&s->dir, "control.sock", SOCK_SEQPACKET, err);
 	cleanup_close int con_out = -1, con_in = -1;
 	if (control < 0)
 		return -1;
-	/* Connected while the listener is still ours: a monitor that refuses and exits at once cannot turn that into another error. */
+	/* Connected while the listener is still ours: a monitor that refuses and exits at once cannot turn
+	 * that into another error. */
 	if (!spec->console && (s->stream = sandbox_dir_connect(&s->dir, "vsock.sock", SOCK_STREAM, err)) < 0)
 		return -1;
 	if (spec->console || spec->debug) {
 		bool use_in = spec->console && spec->interactive;
-		s->console = console_new(s->loop, use_in ? s->hooks.in : -1, spec->console ? s->hooks.out : s->hooks.err, !spec->console,
+		s->console = console_new(s->loop, use_in ? s->hooks.in : -1,
+					 spec->console ? s->hooks.out : s->hooks.err, !spec->console,
 					 &con_out, &con_in, err);
 		if (!s->console)
 			return -1;
@@ -280,30 +300,30 @@ static int open_session(struct sandbox *s, const struct sandbox_plan *p, struct 
 {
 	const struct sandbox_spec *spec = p->spec;
 	s->setup = (struct agent_setup){
-		.hostname = s->dir.name,
-		.root_dev = (char *)"/dev/vda",
-		.root_fstype = (char *)p->root.fstype,
-		.root_mode = AGENT_ROOT_OVERLAY_TMPFS,
+	    .hostname = s->dir.name,
+	    .root_dev = (char *)"/dev/vda",
+	    .root_fstype = (char *)p->root.fstype,
+	    .root_mode = AGENT_ROOT_OVERLAY_TMPFS,
 	};
 	s->start = (struct agent_start){
-		.flags = (spec->tty ? AGENT_START_TTY : 0) | (spec->interactive ? AGENT_START_STDIN : 0),
-		.rows = s->hooks.rows,
-		.cols = s->hooks.cols,
-		.argv = (char **)spec->argv,
-		.env = (char **)spec->env,
-		.cwd = (char *)(spec->cwd ? spec->cwd : ""),
-		.user = (char *)(spec->user ? spec->user : ""),
+	    .flags = (spec->tty ? AGENT_START_TTY : 0) | (spec->interactive ? AGENT_START_STDIN : 0),
+	    .rows = s->hooks.rows,
+	    .cols = s->hooks.cols,
+	    .argv = (char **)spec->argv,
+	    .env = (char **)spec->env,
+	    .cwd = (char *)(spec->cwd ? spec->cwd : ""),
+	    .user = (char *)(spec->user ? spec->user : ""),
 	};
 	struct session_config c = {
-		.stream = steal_fd(&s->stream),
-		.in = spec->interactive ? s->hooks.in : -1,
-		.out = s->hooks.out,
-		.err = s->hooks.err,
-		.setup = &s->setup,
-		.start = &s->start,
-		.started = on_started,
-		.ended = on_session_end,
-		.ctx = s,
+	    .stream = steal_fd(&s->stream),
+	    .in = spec->interactive ? s->hooks.in : -1,
+	    .out = s->hooks.out,
+	    .err = s->hooks.err,
+	    .setup = &s->setup,
+	    .start = &s->start,
+	    .started = on_started,
+	    .ended = on_session_end,
+	    .ctx = s,
 	};
 	s->session = session_new(s->loop, &c, err);
 	if (!s->session)
@@ -321,18 +341,21 @@ static int write_record(struct sandbox *s, const struct sandbox_plan *p, struct 
 		json_t *v = json_string(*a); /* NULL for what is not UTF-8 */
 		json_array_append_new(argv, v ? v : json_string("?"));
 	}
-	json_t *o = json_pack("{s:i,s:s,s:i,s:i,s:I,s:s,s:s,s:s,s:i,s:I,s:o}", "version", 1, "name", s->dir.name, "pid", (int)getpid(),
-			      "monitor_pid", (int)s->mon.pid, "created_ns", (json_int_t)clock_real_ns(), "engine", "microvm", "accel",
-			      p->accel.kvm ? "kvm" : "soft", "boundary", boundary_name(p->accel.boundary), "cpus", (int)spec->cpus,
-			      "memory", (json_int_t)spec->memory, "command", argv);
+	json_t *o = json_pack("{s:i,s:s,s:i,s:i,s:I,s:s,s:s,s:s,s:i,s:I,s:o}", "version", 1, "name",
+			      s->dir.name, "pid", (int)getpid(), "monitor_pid", (int)s->mon.pid, "created_ns",
+			      (json_int_t)clock_real_ns(), "engine", "microvm", "accel",
+			      p->accel.kvm ? "kvm" : "soft", "boundary", boundary_name(p->accel.boundary),
+			      "cpus", (int)spec->cpus, "memory", (json_int_t)spec->memory, "command", argv);
 	char *text = o ? json_dumps(o, JSON_INDENT(2)) : NULL;
 	json_decref(o);
-	int r = text ? sandbox_dir_write(&s->dir, "sandbox.json", text, err) : cai_fail(err, ENOMEM, "out of memory");
+	int r = text ? sandbox_dir_write(&s->dir, "sandbox.json", text, err)
+		     : cai_fail(err, ENOMEM, "out of memory");
 	free(text);
 	return r;
 }
 
-struct sandbox *sandbox_start(struct loop *l, const struct sandbox_plan *p, const struct sandbox_hooks *h, struct cai_error *err)
+struct sandbox *sandbox_start(struct loop *l, const struct sandbox_plan *p, const struct sandbox_hooks *h,
+			      struct cai_error *err)
 {
 	struct sandbox *s = calloc(1, sizeof(*s));
 	if (!s) {
@@ -349,8 +372,8 @@ struct sandbox *sandbox_start(struct loop *l, const struct sandbox_plan *p, cons
 	s->w_log = (struct watch){.loop = l, .fd = -1, .fn = on_log, .ctx = s};
 	s->timer = loop_add_timer(l, on_timer, s, err);
 	if (!s->timer || registry_create((struct registry *)&p->reg, p->spec->name, &s->dir, err) < 0 ||
-	    monitor_start(&s->mon, p->monitor, err) < 0 || configure(s, p, err) < 0 || write_record(s, p, err) < 0 ||
-	    (!p->spec->console && open_session(s, p, err) < 0)) {
+	    monitor_start(&s->mon, p->monitor, err) < 0 || configure(s, p, err) < 0 ||
+	    write_record(s, p, err) < 0 || (!p->spec->console && open_session(s, p, err) < 0)) {
 		sandbox_free(s);
 		return NULL;
 	}
@@ -393,7 +416,10 @@ const char *sandbox_why(const struct sandbox *s)
 
 const char *sandbox_console(const struct sandbox *s)
 {
-	return s->ended.console && (s->ended.reason == CONTROL_END_PANIC || s->ended.reason == CONTROL_END_TRIPLE_FAULT) ? s->ended.console : "";
+	return s->ended.console &&
+		       (s->ended.reason == CONTROL_END_PANIC || s->ended.reason == CONTROL_END_TRIPLE_FAULT)
+		   ? s->ended.console
+		   : "";
 }
 
 const char *sandbox_name(const struct sandbox *s)

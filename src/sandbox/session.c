@@ -2,19 +2,19 @@
 /*
  * Theory of operation: a small state machine over one stream.
  *
- *   LINE    "CONNECT port" was sent; the monitor holds it until the agent listens and then answers with a line
- *   HELLO   the agent speaks first, with its version
- *   SETUP   SETUP and START are sent together, to save a round trip through the guest; OK is awaited
- *   START   STARTED is awaited
- *   RUN     data flows; EXIT ends it
+ *   LINE    "CONNECT port" was sent; the monitor holds it until the agent listens and then answers with a
+ * line HELLO   the agent speaks first, with its version SETUP   SETUP and START are sent together, to save a
+ * round trip through the guest; OK is awaited START   STARTED is awaited RUN     data flows; EXIT ends it
  *
- * Output: frames are handled strictly in order from one receive buffer; when an outlet cannot take all of a frame, the stream is
- * not read until it can, so the guest's program blocks as it would on a full pipe. Input: never more is read from the
- * caller than the window allows and the stream takes, so nothing grows without bound.
+ * Output: frames are handled strictly in order from one receive buffer; when an outlet cannot take all of a
+ * frame, the stream is not read until it can, so the guest's program blocks as it would on a full pipe.
+ * Input: never more is read from the caller than the window allows and the stream takes, so nothing grows
+ * without bound.
  *
- * When the reader of standard output goes away, a program on the host would get SIGPIPE at its next write. Here the next write
- * happens in the guest, which cannot know; so the program is sent SIGPIPE, and if it still writes a second later (it
- * ignores the signal, as Python does), the session ends as if the signal had killed it.
+ * When the reader of standard output goes away, a program on the host would get SIGPIPE at its next write.
+ * Here the next write happens in the guest, which cannot know; so the program is sent SIGPIPE, and if it
+ * still writes a second later (it ignores the signal, as Python does), the session ends as if the signal had
+ * killed it.
  */
 #include "sandbox/session.h"
 
@@ -34,9 +34,9 @@
 #include "sandbox/outlet.h"
 #include "sandbox/watch.h"
 
-#define RX_SIZE         (AGENT_HEADER_SIZE + AGENT_MAX_BODY)
-#define TX_HIGH         (64u << 10) /* stdin is not read while more than this waits to be sent */
-#define MAX_LINE        64          /* of the monitor's answer to CONNECT */
+#define RX_SIZE		 (AGENT_HEADER_SIZE + AGENT_MAX_BODY)
+#define TX_HIGH		 (64u << 10) /* stdin is not read while more than this waits to be sent */
+#define MAX_LINE	 64	     /* of the monitor's answer to CONNECT */
 #define PIPE_PATIENCE_NS 1000000000ull
 
 enum state { ST_LINE, ST_HELLO, ST_SETUP, ST_START, ST_RUN, ST_ENDED };
@@ -55,7 +55,7 @@ struct session {
 	size_t data_off;       /* how much of the current frame's data was written out */
 	uint32_t window;       /* bytes of STDIN that may still be sent */
 	bool in_eof;
-	uint64_t pipe_ns;      /* when standard output was found closed */
+	uint64_t pipe_ns; /* when standard output was found closed */
 };
 
 static void end(struct session *s, enum session_end how)
@@ -78,15 +78,18 @@ static void lost(struct session *s, const char *why)
 	end(s, SESSION_LOST);
 }
 
-/* Sends what waits. A closed stream is noticed by the reader, which may still have output and EXIT to fetch. */
+/* Sends what waits. A closed stream is noticed by the reader, which may still have output and EXIT to fetch.
+ */
 static void flush(struct session *s)
 {
 	while (s->tx_off < s->tx.len) {
-		ssize_t n = send(s->stream.fd, s->tx.p + s->tx_off, s->tx.len - s->tx_off, MSG_DONTWAIT | MSG_NOSIGNAL);
+		ssize_t n = send(s->stream.fd, s->tx.p + s->tx_off, s->tx.len - s->tx_off,
+				 MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno == EAGAIN) {
-			if (s->tx_off > TX_HIGH) { /* else a stream that is never quite empty would grow the buffer for ever */
+			if (s->tx_off > TX_HIGH) { /* else a stream that is never quite empty would grow the
+						      buffer for ever */
 				memmove(s->tx.p, s->tx.p + s->tx_off, s->tx.len - s->tx_off);
 				s->tx.len -= s->tx_off;
 				s->tx_off = 0;
@@ -140,7 +143,8 @@ static void pump_input(struct session *s)
 {
 	update(s);
 	/* What epoll refuses to watch is always ready. */
-	while (s->state == ST_RUN && s->in.unpollable && !s->in_eof && s->window && s->tx.len - s->tx_off < TX_HIGH)
+	while (s->state == ST_RUN && s->in.unpollable && !s->in_eof && s->window &&
+	       s->tx.len - s->tx_off < TX_HIGH)
 		if (!read_input(s))
 			break;
 	update(s);
@@ -206,7 +210,8 @@ static void on_hello(struct session *s, const uint8_t *body, size_t len)
 		return;
 	}
 	if (m.version != AGENT_VERSION) {
-		snprintf(s->result.text, sizeof(s->result.text), "the guest's agent speaks version %u of the protocol, this program version %u",
+		snprintf(s->result.text, sizeof(s->result.text),
+			 "the guest's agent speaks version %u of the protocol, this program version %u",
 			 m.version, AGENT_VERSION);
 		lost(s, "");
 	} else {
@@ -231,7 +236,8 @@ static void on_error(struct session *s, const uint8_t *body, size_t len)
 	end(s, SESSION_REFUSED);
 }
 
-/* One whole frame. False: stop here, either because an outlet is full (the frame is kept) or because the session ended. */
+/* One whole frame. False: stop here, either because an outlet is full (the frame is kept) or because the
+ * session ended. */
 static bool handle(struct session *s, uint16_t type, const uint8_t *body, size_t len)
 {
 	struct cai_error e = {0};

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One process in the guest, seen from the host: the agent's stream, and the caller's stdin, stdout and stderr joined to it.
+ * One process in the guest, seen from the host: the agent's stream, and the caller's stdin, stdout and stderr
+ * joined to it.
  *
  * Single-threaded on the loop. Descriptors are borrowed except the stream, which the session owns.
  */
@@ -18,16 +19,17 @@ struct session;
 enum session_end {
 	SESSION_EXITED = 1, /* exit and signal are set */
 	SESSION_REFUSED,    /* the agent said ERROR: error_code and text are set */
-	SESSION_LOST,       /* the stream ended or carried nonsense: text says which */
+	SESSION_LOST,	    /* the stream ended or carried nonsense: text says which */
 };
 
 struct session_config {
-	int stream;                      /* connected vsock Unix socket, non-blocking; owned by the session from now on */
-	int in, out, err;                /* in -1: no standard input */
-	const struct agent_setup *setup; /* borrowed until the session has ended; the clock and entropy are filled in when it is sent */
+	int stream;	  /* connected vsock Unix socket, non-blocking; owned by the session from now on */
+	int in, out, err; /* in -1: no standard input */
+	const struct agent_setup *setup; /* borrowed until the session has ended; the clock and entropy are
+					    filled in when it is sent */
 	const struct agent_start *start; /* borrowed until the session has ended */
-	void (*started)(void *ctx);      /* the process runs */
-	void (*ended)(void *ctx);        /* called once; session_result tells how */
+	void (*started)(void *ctx);	 /* the process runs */
+	void (*ended)(void *ctx);	 /* called once; session_result tells how */
 	void *ctx;
 };
 

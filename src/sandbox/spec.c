@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: limits are checked here, before any directory, process or file exists, so that a typing mistake
- * costs one sentence and leaves nothing to clean.
+ * Theory of operation: limits are checked here, before any directory, process or file exists, so that a
+ * typing mistake costs one sentence and leaves nothing to clean.
  */
 #include "sandbox/spec.h"
 
@@ -14,10 +14,10 @@
 #include "sandbox/registry.h"
 
 static const char *const boundary_names[] = {
-	[BOUNDARY_NONE] = "none",
-	[BOUNDARY_SOFTWARE] = "software",
-	[BOUNDARY_HYPERVISOR] = "hypervisor",
-	[BOUNDARY_HARDWARE] = "hardware",
+    [BOUNDARY_NONE] = "none",
+    [BOUNDARY_SOFTWARE] = "software",
+    [BOUNDARY_HYPERVISOR] = "hypervisor",
+    [BOUNDARY_HARDWARE] = "hardware",
 };
 
 const char *boundary_name(enum boundary b)
@@ -87,17 +87,21 @@ int sandbox_spec_check(const struct sandbox_spec *s, struct cai_error *err)
 	if (s->cpus < 1 || s->cpus > SPEC_MAX_CPUS)
 		return cai_fail(err, EINVAL, "a sandbox has 1 to %d CPUs, not %u", SPEC_MAX_CPUS, s->cpus);
 	if (s->memory < SPEC_MIN_MEMORY)
-		return cai_fail(err, EINVAL, "%llu KiB of memory is too small for a guest: it needs at least %lluM",
-				(unsigned long long)(s->memory >> 10), (unsigned long long)(SPEC_MIN_MEMORY >> 20));
+		return cai_fail(
+		    err, EINVAL, "%llu KiB of memory is too small for a guest: it needs at least %lluM",
+		    (unsigned long long)(s->memory >> 10), (unsigned long long)(SPEC_MIN_MEMORY >> 20));
 	struct sysinfo si;
 	if (sysinfo(&si) == 0) {
 		uint64_t host = (uint64_t)si.totalram * si.mem_unit;
 		if (s->memory > host)
 			return cai_fail(err, ENOMEM, "%lluM of memory is more than this host has (%lluM)",
-					(unsigned long long)(s->memory >> 20), (unsigned long long)(host >> 20));
+					(unsigned long long)(s->memory >> 20),
+					(unsigned long long)(host >> 20));
 	}
 	if (s->name && !sandbox_name_ok(s->name))
-		return cai_fail(err, EINVAL, "'%s' is no sandbox name: a letter or digit, then at most %d of letters, digits, '.', '_' and '-'",
+		return cai_fail(err, EINVAL,
+				"'%s' is no sandbox name: a letter or digit, then at most %d of letters, "
+				"digits, '.', '_' and '-'",
 				s->name, SANDBOX_NAME_MAX - 1);
 	return 0;
 }

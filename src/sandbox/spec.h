@@ -13,26 +13,26 @@ enum accel_choice { ACCEL_AUTO, ACCEL_KVM, ACCEL_SOFT };
 /* Ordered by strength: a greater value satisfies a smaller demand. */
 enum boundary { BOUNDARY_NONE, BOUNDARY_SOFTWARE, BOUNDARY_HYPERVISOR, BOUNDARY_HARDWARE };
 
-#define SPEC_MAX_CPUS   32
+#define SPEC_MAX_CPUS	32
 #define SPEC_MIN_MEMORY (64ull << 20) /* the guest kernel and its initramfs need most of this */
 
 /* All pointers are borrowed from whoever fills the struct and must outlive the sandbox. */
 struct sandbox_spec {
-	const char *name;          /* NULL: one is invented */
+	const char *name; /* NULL: one is invented */
 	enum accel_choice accel;
-	enum boundary at_least;    /* BOUNDARY_NONE: any */
-	unsigned cpus;             /* 1..32 */
-	uint64_t memory;           /* bytes */
-	const char *rootfs;        /* directory or file; NULL: the built-in image */
+	enum boundary at_least;	     /* BOUNDARY_NONE: any */
+	unsigned cpus;		     /* 1..32 */
+	uint64_t memory;	     /* bytes */
+	const char *rootfs;	     /* directory or file; NULL: the built-in image */
 	const char *kernel, *initrd; /* NULL: Caisson's own */
-	const char *append;        /* added to the kernel command line; NULL: nothing */
-	char *const *argv;         /* NULL-terminated; not used with console */
-	char *const *env;          /* NULL-terminated "NAME=value" */
-	const char *cwd, *user;    /* NULL: "/", root */
-	bool interactive;          /* -i: stdin goes to the program */
-	bool tty;                  /* -t */
-	bool console;              /* the guest's serial port instead of the agent: for kernels and initramfs of others */
-	bool debug;                /* show the serial console and the monitor's own lines on stderr */
+	const char *append;	     /* added to the kernel command line; NULL: nothing */
+	char *const *argv;	     /* NULL-terminated; not used with console */
+	char *const *env;	     /* NULL-terminated "NAME=value" */
+	const char *cwd, *user;	     /* NULL: "/", root */
+	bool interactive;	     /* -i: stdin goes to the program */
+	bool tty;		     /* -t */
+	bool console; /* the guest's serial port instead of the agent: for kernels and initramfs of others */
+	bool debug;   /* show the serial console and the monitor's own lines on stderr */
 };
 
 void sandbox_spec_init(struct sandbox_spec *s);

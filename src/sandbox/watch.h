@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A loop source that exists only while something is awaited: a descriptor that nobody wants to hear of must not be in
- * epoll at all, since hang-ups and errors are reported whatever is asked for, and would spin the loop.
+ * A loop source that exists only while something is awaited: a descriptor that nobody wants to hear of must
+ * not be in epoll at all, since hang-ups and errors are reported whatever is asked for, and would spin the
+ * loop.
  */
 #ifndef SANDBOX_WATCH_H
 #define SANDBOX_WATCH_H

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A stand-in for caisson-vmm, for tests of `caisson` itself: it speaks the control protocol, answers CONNECT as the vsock device
- * does, and serves the real agent's core, which runs the command on this host instead of in a guest. No jail, no machine.
+ * A stand-in for caisson-vmm, for tests of `caisson` itself: it speaks the control protocol, answers CONNECT
+ * as the vsock device does, and serves the real agent's core, which runs the command on this host instead of
+ * in a guest. No jail, no machine.
  *
  * Words of the kernel command line (caisson run --append) make it misbehave:
  *   fake.refuse  answers CONFIGURE with ERROR      fake.panic    reports a panic 0.2 s after START
@@ -84,7 +85,8 @@ static void *trouble_thread(void *ctx)
 	if (strstr(f->config.cmdline, "fake.die"))
 		kill(getpid(), SIGKILL);
 	if (strstr(f->config.cmdline, "fake.panic"))
-		ended(CONTROL_END_PANIC, "Attempted to kill init", "Kernel panic - not syncing: Attempted to kill init\nend of trace \033[31m\n");
+		ended(CONTROL_END_PANIC, "Attempted to kill init",
+		      "Kernel panic - not syncing: Attempted to kill init\nend of trace \033[31m\n");
 	else
 		ended(CONTROL_END_RESET, "", "");
 	agent_stop(f->agent);
@@ -125,7 +127,8 @@ static int probe(const char *self)
 	if (n)
 		fwrite(text, 1, n, stdout);
 	else
-		puts("{\"kvm\":\"unusable\",\"reason\":\"this is a stand-in\",\"boundary\":\"hypervisor\",\"mips\":3.5,\"ns\":1000000}");
+		puts("{\"kvm\":\"unusable\",\"reason\":\"this is a "
+		     "stand-in\",\"boundary\":\"hypervisor\",\"mips\":3.5,\"ns\":1000000}");
 	return 0;
 }
 
@@ -146,7 +149,8 @@ int main(int argc, char **argv)
 	sigaddset(&chld, SIGCHLD);
 	pthread_sigmask(SIG_BLOCK, &chld, NULL);
 	signal(SIGPIPE, SIG_IGN);
-	if (!receive(&h, packet, &r, fds, &n) || h.type != CONTROL_CONFIGURE || control_get_config(&r, fds, n, &f.config, &err) < 0) {
+	if (!receive(&h, packet, &r, fds, &n) || h.type != CONTROL_CONFIGURE ||
+	    control_get_config(&r, fds, n, &f.config, &err) < 0) {
 		fprintf(stderr, "bad CONFIGURE: %s\n", err.text);
 		return 1;
 	}
@@ -163,12 +167,14 @@ int main(int argc, char **argv)
 	control_put(&b, CONTROL_OK, h.seq);
 	reply(&b);
 
-	struct agent_ops ops = {.setup = fake_setup, .poweroff = fake_poweroff, .spawn = spawn_process, .ctx = &f};
+	struct agent_ops ops = {
+	    .setup = fake_setup, .poweroff = fake_poweroff, .spawn = spawn_process, .ctx = &f};
 	f.agent = agent_new(&ops, &err);
 	if (!f.agent)
 		return 1;
 	pthread_t t;
-	if (strstr(f.config.cmdline, "fake.panic") || strstr(f.config.cmdline, "fake.die") || strstr(f.config.cmdline, "fake.reset"))
+	if (strstr(f.config.cmdline, "fake.panic") || strstr(f.config.cmdline, "fake.die") ||
+	    strstr(f.config.cmdline, "fake.reset"))
 		pthread_create(&t, NULL, trouble_thread, &f);
 	pthread_create(&t, NULL, control_thread, &f);
 	if (!strstr(f.config.cmdline, "fake.deaf")) {
