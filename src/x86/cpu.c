@@ -61,7 +61,10 @@ bool x86_raise_noerr(struct x86_cpu *c, unsigned vector)
 
 void x86_cpu_init(struct x86_cpu *c, const struct x86_env *env, void *owner, unsigned apic_id)
 {
-	memset(c, 0, sizeof(*c));
+	/* Everything but `pending`, which other threads may be writing to. */
+	const size_t from = offsetof(struct x86_cpu, pending), to = from + sizeof(c->pending);
+	memset(c, 0, from);
+	memset((char *)c + to, 0, sizeof(*c) - to);
 	c->env = env;
 	c->owner = owner;
 	c->apic_id = apic_id;

@@ -65,6 +65,7 @@
 #define F7B_ERMS      BIT(9)
 #define F7B_SMAP      BIT(20)
 #define F7D_FSRM      BIT(4)
+#define F6A_ARAT BIT(2)
 #define F7D_SPEC_CTRL BIT(26)
 #define F7D_ARCH_CAPS BIT(29)
 #define F72D_BHI_CTRL BIT(4)
@@ -152,6 +153,8 @@ static void fill_v2(struct x86_cpu_model *m, uint32_t tsc_khz, unsigned n_vcpus)
 	add_cache(m, 1, 2, 1, 4, 128, 1, cores);        /* 32 KiB instruction */
 	add_cache(m, 2, 3, 2, 8, 512, 1, cores);        /* 256 KiB */
 	add_cache(m, 3, 3, 3, 16, 8192, cores, cores);  /* 8 MiB, shared */
+	/* The APIC timer always runs: without this bit Linux keeps a periodic tick, for fear that the timer stops in idle. */
+	add(m, 6, -1, F6A_ARAT, 0, 0, 0);
 	add(m, 7, 0, 2, F7B_SMEP | F7B_ERMS | F7B_SMAP, 0, F7D_FSRM | F7D_SPEC_CTRL | F7D_ARCH_CAPS);
 	add(m, 7, 2, 0, 0, 0, F72D_BHI_CTRL);
 	add_topology(m, n_vcpus);

@@ -25,6 +25,7 @@ struct world {
 	pthread_cond_t changed;
 	unsigned n_running;
 	bool stopping;
+	_Atomic unsigned n_mid_block; /* vCPUs in world_stop from within an operation, not between blocks */
 };
 
 struct soft_vcpu {

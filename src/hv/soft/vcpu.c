@@ -9,6 +9,7 @@
 #include "hv/soft/soft.h"
 
 #include <inttypes.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -21,7 +22,6 @@ void soft_vcpu_reset(struct soft_vcpu *v)
 {
 	struct x86_cpu *c = v->cpu;
 	const uint64_t icount = c->icount;
-	const uint32_t pending = atomic_load(&c->pending);
 	const uint32_t gen = c->jc_gen;
 	uint8_t *arena = c->arena;
 	x86_cpu_init(c, c->env ? c->env : &soft_vm_of(v)->env, v, v->base.index);
@@ -29,7 +29,6 @@ void soft_vcpu_reset(struct soft_vcpu *v)
 	c->arena = arena;
 	c->jc_gen = gen + 8;
 	x86_update_mode(c);
-	atomic_store(&c->pending, pending);
 	v->halted = false;
 	v->irq_maybe = true;
 }
@@ -112,7 +111,14 @@ static void prepare_page(struct soft_vcpu *v, uint32_t page, uint64_t gpa)
 static void empty_cache(struct soft_vcpu *v)
 {
 	struct soft_vm *vm = soft_vm_of(v);
-	world_stop(vm, v);
+	for (;;) {
+		world_stop(vm, v);
+		/* A vCPU that waits for its turn in the middle of a block goes on there: its block must still be. */
+		if (!atomic_load(&vm->world.n_mid_block))
+			break;
+		world_start(vm);
+		sched_yield();
+	}
 	code_empty(&vm->code);
 	for (unsigned i = 0; i < vm->base.cfg.n_vcpus; i++) {
 		struct x86_cpu *c = vm->vcpu[i].cpu;

@@ -150,7 +150,10 @@ static void env_relax(struct x86_cpu *c)
 
 static void env_world_lock(struct x86_cpu *c)
 {
-	world_stop(soft_vm_of(soft_vcpu_of(c)), soft_vcpu_of(c));
+	struct soft_vm *vm = soft_vm_of(soft_vcpu_of(c));
+	atomic_fetch_add(&vm->world.n_mid_block, 1);
+	world_stop(vm, soft_vcpu_of(c));
+	atomic_fetch_sub(&vm->world.n_mid_block, 1);
 }
 
 static void env_world_unlock(struct x86_cpu *c)

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "hv/soft/soft.h"
 
+#include <string.h>
+
 void world_init(struct world *w)
 {
-	*w = (struct world){0};
+	memset(w, 0, sizeof(*w));
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->changed, NULL);
 }
