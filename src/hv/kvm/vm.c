@@ -101,11 +101,12 @@ static void kick_signal(int sig)
 	/* Its arrival is the message: it ends KVM_RUN with EINTR. */
 }
 
-/* The kick signal must have a handler, or it would end the process. One that somebody else installed is left alone. */
+/* The kick signal must have a handler, or it would end the process or do nothing. One that somebody else installed is left alone. */
 static int install_kick_signal(struct cai_error *err)
 {
 	struct sigaction sa;
-	if (sigaction(SIGRTMIN, NULL, &sa) == 0 && !(sa.sa_flags & SA_SIGINFO) && sa.sa_handler == SIG_DFL) {
+	if (sigaction(SIGRTMIN, NULL, &sa) == 0 && !(sa.sa_flags & SA_SIGINFO) &&
+	    (sa.sa_handler == SIG_DFL || sa.sa_handler == SIG_IGN)) {
 		memset(&sa, 0, sizeof sa);
 		sa.sa_handler = kick_signal;
 		sigemptyset(&sa.sa_mask);

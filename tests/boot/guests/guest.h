@@ -112,6 +112,7 @@ extern volatile uint64_t fault_recover, fault_rsp;
 
 /* Runs code in ring 3 until an exception or an INT that nobody handles; gives the vector. */
 uint64_t run_user(void *rip, void *rsp, uint64_t rflags, uint64_t arg);
+uint64_t run_user32(void *rip, void *rsp, uint64_t rflags); /* the same with a 32-bit code segment; addresses below 4 GiB */
 void enter_user(uint64_t rip, uint64_t rsp, uint64_t rflags, uint64_t arg);
 void leave_user(void) __attribute__((noreturn));
 
@@ -129,6 +130,7 @@ void *alloc_page(void);                            /* zeroed */
 /* Maps va to pa with a page of 4096, 2 MiB or 1 GiB; upper levels allow everything. Returns the entry. */
 volatile uint64_t *map_page(uint64_t va, uint64_t pa, uint64_t flags, uint64_t size);
 void flush_tlb(void);
+void allow_user(uint64_t va); /* sets the U bit at the upper levels of va */
 
 /* Selectors, as Linux has them: 0x08 32-bit code, 0x10 code, 0x18 data, 0x23 user 32-bit code, 0x2b user data, 0x33 user code, 0x40 TSS (two
  * slots); from 0x50 free for tests */

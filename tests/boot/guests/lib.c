@@ -179,6 +179,15 @@ uint64_t run_user(void *rip, void *rsp, uint64_t rflags, uint64_t arg)
 	return fault.vector;
 }
 
+uint64_t run_user32(void *rip, void *rsp, uint64_t rflags)
+{
+	extern uint64_t enter_user_cs;
+	enter_user_cs = 0x23;
+	uint64_t v = run_user(rip, rsp, rflags, 0);
+	enter_user_cs = 0x33;
+	return v;
+}
+
 void *alloc_page(void)
 {
 	if (pool_used == sizeof pool) {
@@ -204,6 +213,19 @@ volatile uint64_t *map_page(uint64_t va, uint64_t pa, uint64_t flags, uint64_t s
 			*e = (uint64_t)alloc_page() | PTE_P | PTE_W | PTE_U;
 		t = (uint64_t *)(*e & 0xffffffffff000ull);
 	}
+}
+
+void allow_user(uint64_t va)
+{
+	uint64_t *t = pml4;
+	for (unsigned shift = 39; shift > 12; shift -= 9) {
+		uint64_t *e = &t[va >> shift & 511];
+		*e |= PTE_U;
+		if (*e & PTE_PS)
+			break;
+		t = (uint64_t *)(*e & 0xffffffffff000ull);
+	}
+	flush_tlb();
 }
 
 void flush_tlb(void)

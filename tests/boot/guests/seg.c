@@ -141,20 +141,28 @@ static void compatibility(void)
 	CHECK_EQ(r, 0x12345679);
 }
 
-/* Ring 3 in 32-bit mode: the flags of the code segment decide. */
-static void user32(void)
+/* The same bytes in ring 3, by a 64-bit and by a 32-bit code segment: 0x40 is a REX prefix in one and INC EAX in the other. */
+static void user_modes(void)
 {
-	/* inc %eax x2 (REX in 64-bit mode); mov $1, %ecx; ud2 */
+	/* mov $-1, %eax; (rex | inc %eax); mov $7, %ecx; ud2 */
 	static const uint8_t code[] = {0xb8, 0xff, 0xff, 0xff, 0xff, 0x40, 0xb9, 7, 0, 0, 0, 0x0f, 0x0b};
 	uint8_t *page = alloc_page();
-	uint64_t va = 0xC0000000; /* below 4 GiB, where only devices are */
+	uint64_t va = 0x7f000000; /* 32-bit code needs it low; here instead of the one-to-one page */
 	memcpy(page, code, sizeof code);
-	map_page(0x8000000000, (uint64_t)page, PTE_P | PTE_W | PTE_U, 4096);
-	(void)va;
-	/* 64-bit: 0x40 is a prefix of the move */
-	CHECK_EQ(run_user((void *)0x8000000000, (void *)0x8000001000, 0x200, 0), 6);
+	map_page(TEST_VA, (uint64_t)page, PTE_P | PTE_W | PTE_U, 4096);
+	CHECK_EQ(run_user((void *)TEST_VA, (void *)(TEST_VA + 0x1000), 0x200, 0), 6);
 	CHECK_EQ(fault.rax, 0xffffffff);
 	CHECK_EQ(fault.rcx, 7);
+	volatile uint64_t *pde = map_page(va & ~0x1fffffull, 0, 0, 1 << 21);
+	*pde = 0;
+	flush_tlb();
+	map_page(va, (uint64_t)page, PTE_P | PTE_W | PTE_U, 4096);
+	allow_user(va);
+	CHECK_EQ(run_user32((void *)va, (void *)(va + 0x1000), 0x200), 6);
+	CHECK_EQ(fault.rax, 0);
+	CHECK_EQ(fault.rcx, 7);
+	CHECK_EQ(fault.cs, 0x23);
+	CHECK_EQ(fault.rip, va + 11);
 }
 
 int guest_main(void)
@@ -167,6 +175,6 @@ int guest_main(void)
 	print("far\n");
 	far();
 	compatibility();
-	user32();
+	user_modes();
 	return guest_result();
 }

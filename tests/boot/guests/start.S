@@ -90,7 +90,7 @@ enter_user:
 	push	$0x2b
 	push	%rsi
 	push	%rdx
-	push	$0x33
+	push	enter_user_cs(%rip)
 	push	%rdi
 	mov	%rcx, %rdi
 	iretq
@@ -188,6 +188,11 @@ ap_gdtr:
 ap_cr3:
 	.long	0
 ap_trampoline_end:
+
+	.data
+	.globl	enter_user_cs
+	.balign 8
+enter_user_cs: .quad 0x33
 
 	.bss
 	.balign 16
