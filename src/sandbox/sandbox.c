@@ -416,10 +416,9 @@ const char *sandbox_why(const struct sandbox *s)
 
 const char *sandbox_console(const struct sandbox *s)
 {
-	return s->ended.console &&
-		       (s->ended.reason == CONTROL_END_PANIC || s->ended.reason == CONTROL_END_TRIPLE_FAULT)
-		   ? s->ended.console
-		   : "";
+	bool failed = s->ended.reason == CONTROL_END_PANIC || s->ended.reason == CONTROL_END_TRIPLE_FAULT;
+	/* who watches the console has seen it */
+	return failed && s->ended.console && !s->console ? s->ended.console : "";
 }
 
 const char *sandbox_name(const struct sandbox *s)

@@ -157,6 +157,22 @@ print(text[:text.rindex(" (")])'
 	[[ $output != *$'\033'* ]]
 }
 
+@test "a guest without an init: its console, the reason, 125" {
+	needs_real
+	run sandbox --console --append "ignore_loglevel rdinit=/none init=/none"
+	[ "$status" -eq 125 ]
+	[[ $output == *"Linux version"*"Kernel panic"* ]]
+	[[ $output != *"last console lines"* ]]
+}
+
+@test "an initramfs that is none" {
+	needs_real
+	echo "no archive" >"$BATS_TEST_TMPDIR/i"
+	run sandbox --initrd "$BATS_TEST_TMPDIR/i" -- true
+	[ "$status" -eq 125 ]
+	[[ ${lines[0]} == *"kernel panicked"* ]]
+}
+
 @test "a guest that powers itself off" {
 	needs_real
 	run sandbox -- sh -c 'poweroff -f; sleep 60'
