@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * run-guest --accel kvm|soft [--cpus N] [--timeout SECONDS] [--churn MS] [--skip-pvm WHY] GUEST.elf
+ * run-guest --accel kvm|soft [--cpus N] [--timeout SECONDS] [--churn MS] [--code-cache KB] [--skip-pvm WHY] GUEST.elf
  *
  * Theory of operation: loads a bare-metal ELF64 test guest into 64 MiB of RAM, starts it in long mode with the first 4 GiB mapped one to one
  * (RDI = number of CPUs; RSI = 0 under soft, 1 under kvm, 3 under a kvm that interprets ring 0), and serves the few devices that such guests use:
@@ -228,7 +228,7 @@ static int skip(const char *why)
 int main(int argc, char **argv)
 {
 	const char *accel = NULL, *elf = NULL, *skip_pvm = NULL;
-	unsigned cpus = 1, timeout = 30, churn_ms = 0;
+	unsigned cpus = 1, timeout = 30, churn_ms = 0, code_kb = 0;
 	for (int i = 1; i < argc; i++) {
 		if (!strcmp(argv[i], "--accel") && i + 1 < argc)
 			accel = argv[++i];
@@ -238,17 +238,19 @@ int main(int argc, char **argv)
 			timeout = (unsigned)atoi(argv[++i]);
 		else if (!strcmp(argv[i], "--churn") && i + 1 < argc)
 			churn_ms = (unsigned)atoi(argv[++i]);
+		else if (!strcmp(argv[i], "--code-cache") && i + 1 < argc)
+			code_kb = (unsigned)atoi(argv[++i]);
 		else if (!strcmp(argv[i], "--skip-pvm") && i + 1 < argc)
 			skip_pvm = argv[++i];
 		else
 			elf = argv[i];
 	}
 	if (!accel || !elf || (strcmp(accel, "kvm") && strcmp(accel, "soft"))) {
-		fprintf(stderr, "usage: run-guest --accel kvm|soft [--cpus N] [--timeout S] [--churn MS] [--skip-pvm WHY] GUEST.elf\n");
+		fprintf(stderr, "usage: run-guest --accel kvm|soft [--cpus N] [--timeout S] [--churn MS] [--code-cache KB] [--skip-pvm WHY] GUEST.elf\n");
 		return 2;
 	}
 	bool kvm = !strcmp(accel, "kvm");
-	struct guest_host h = {.code = -1, .cfg = {.n_vcpus = cpus, .kvm_fd = -1}};
+	struct guest_host h = {.code = -1, .cfg = {.n_vcpus = cpus, .kvm_fd = -1, .code_cache_bytes = KIB(code_kb)}};
 	struct cai_error err = {0};
 	pthread_mutex_init(&h.lock, NULL);
 	pthread_cond_init(&h.ended, NULL);
@@ -314,14 +316,15 @@ int main(int argc, char **argv)
 		printf("run-guest: state taken out and put back %u times\n", r[0].churned);
 	}
 	struct hv_stats st;
-	uint64_t assists = 0, insns = 0;
+	uint64_t assists = 0, insns = 0, blocks = 0;
 	for (unsigned i = 0; i < cpus; i++) {
 		hv_vcpu_stats(h.vm->vcpu[i], &st);
 		assists += st.assists;
 		insns += st.instructions;
+		blocks += st.blocks_decoded;
 	}
-	printf("run-guest: %s, %u CPUs, code %d, %llu assists, %llu instructions\n", accel, cpus, atomic_load(&h.code),
-	       (unsigned long long)assists, (unsigned long long)insns);
+	printf("run-guest: %s, %u CPUs, code %d, %llu assists, %llu instructions, %llu blocks\n", accel, cpus,
+	       atomic_load(&h.code), (unsigned long long)assists, (unsigned long long)insns, (unsigned long long)blocks);
 	int code = atomic_load(&h.code);
 	if (guest_virtio_stop(&h) < 0 && code == 0)
 		code = 1;
