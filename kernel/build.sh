@@ -132,9 +132,12 @@ progress() {
 
 make_started=$SECONDS
 first_steps=$(find "$obj" -name '*.o' -newer "$obj/.configured" | wc -l)
+# A process group of its own, so that stopping it stops the compilers that make's children started too.
+set -m
 make -C "$src" O="$obj" -j"${CAISSON_JOBS:-$(nproc)}" vmlinux >>"$log" 2>&1 </dev/null &
 make_pid=$!
-trap 'kill $make_pid 2>/dev/null; wait $make_pid 2>/dev/null; echo; exit 130' INT TERM
+set +m
+trap 'kill -- -$make_pid 2>/dev/null; wait $make_pid 2>/dev/null; echo; exit 130' INT TERM HUP
 if [ -t 1 ]; then
 	while kill -0 $make_pid 2>/dev/null; do
 		progress
