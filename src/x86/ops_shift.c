@@ -154,7 +154,7 @@ HANDLER(idiv_b)
 	int n = REG(int16_t, SLOT_A), s = REG(int8_t, u->src);
 	if (!s || n / s > 127 || n / s < -128)
 		DIVIDE_ERROR();
-	W_w(SLOT_A, ((n / s) & 0xff) | (n % s) << 8);
+	W_w(SLOT_A, ((n / s) & 0xff) | ((unsigned)(n % s) & 0xff) << 8);
 	NEXT();
 }
 #define DEF_DIV(x, T, S, W2, SW2, bits)                                                                            \

@@ -211,9 +211,9 @@ static void host_load(const uint8_t *p, unsigned size, void *v)
 {
 	switch (size) {
 	case 1: *(uint8_t *)v = *(volatile const uint8_t *)p; break;
-	case 2: { typedef uint16_t u __attribute__((aligned(1), may_alias)); *(uint16_t *)v = *(volatile const u *)p; break; }
-	case 4: { typedef uint32_t u __attribute__((aligned(1), may_alias)); *(uint32_t *)v = *(volatile const u *)p; break; }
-	case 8: { typedef uint64_t u __attribute__((aligned(1), may_alias)); *(uint64_t *)v = *(volatile const u *)p; break; }
+	case 2: { typedef uint16_t u __attribute__((aligned(1), may_alias)); *(u *)v = *(volatile const u *)p; break; }
+	case 4: { typedef uint32_t u __attribute__((aligned(1), may_alias)); *(u *)v = *(volatile const u *)p; break; }
+	case 8: { typedef uint64_t u __attribute__((aligned(1), may_alias)); *(u *)v = *(volatile const u *)p; break; }
 	default: memcpy(v, p, size);
 	}
 }
@@ -222,9 +222,9 @@ static void host_store(uint8_t *p, unsigned size, const void *v)
 {
 	switch (size) {
 	case 1: *(volatile uint8_t *)p = *(const uint8_t *)v; break;
-	case 2: { typedef uint16_t u __attribute__((aligned(1), may_alias)); *(volatile u *)p = *(const uint16_t *)v; break; }
-	case 4: { typedef uint32_t u __attribute__((aligned(1), may_alias)); *(volatile u *)p = *(const uint32_t *)v; break; }
-	case 8: { typedef uint64_t u __attribute__((aligned(1), may_alias)); *(volatile u *)p = *(const uint64_t *)v; break; }
+	case 2: { typedef uint16_t u __attribute__((aligned(1), may_alias)); *(volatile u *)p = *(const u *)v; break; }
+	case 4: { typedef uint32_t u __attribute__((aligned(1), may_alias)); *(volatile u *)p = *(const u *)v; break; }
+	case 8: { typedef uint64_t u __attribute__((aligned(1), may_alias)); *(volatile u *)p = *(const u *)v; break; }
 	default: memcpy(p, v, size);
 	}
 }

@@ -264,9 +264,9 @@ static void set_up(struct test_case *t, const struct spec *s, const struct x86_i
 			const unsigned bits = i->op == 0xf6 ? 8 : i->opsize * 8;
 			const bool neg = i->op & chance(r, 30);
 			v = neg ? ~below(r, 4) : below(r, 4);
-			if (bits == 8)
+			if (bits == 8 && i->base != X86_RAX && i->index != X86_RAX)
 				t->r[X86_RAX] = v << 8 | (next(r) & 0xff);
-			else if (i->base != X86_RDX && i->index != X86_RDX)
+			else if (bits > 8 && i->base != X86_RDX && i->index != X86_RDX)
 				t->r[X86_RDX] = v;
 		}
 		break;

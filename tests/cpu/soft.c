@@ -95,6 +95,7 @@ int soft_start(void)
 	if (posix_memalign((void **)&soft.c, 64, sizeof(*soft.c)))
 		return -1;
 	struct x86_cpu *c = soft.c;
+	memset(c, 0, sizeof(*c));
 	x86_cpu_init(c, &soft.env, NULL, 0);
 	c->cr0 = X86_CR0_PE | X86_CR0_MP | X86_CR0_ET | X86_CR0_NE | X86_CR0_WP | X86_CR0_AM | X86_CR0_PG;
 	c->cr3 = GPA_TABLES;
