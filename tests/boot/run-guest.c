@@ -271,11 +271,8 @@ int main(int argc, char **argv)
 	h.cfg.mem = &h.mem;
 	h.cfg.model = &model;
 	h.cfg.bus = (struct hv_bus){.ctx = &h, .mmio = dev_mmio, .pio = dev_pio};
-	if ((kvm ? hv_kvm_create : hv_soft_create)(&h.cfg, &h.vm, &err) < 0) {
-		if (err.errnum == ENOSYS)
-			return skip(err.text);
+	if ((kvm ? hv_kvm_create : hv_soft_create)(&h.cfg, &h.vm, &err) < 0)
 		goto fail;
-	}
 	struct x86_state s;
 	make_state(&h.mem, entry, cpus, kvm ? kvm_quirks_detect() ? 3 : 1 : 0, &s);
 	if (hv_set_state(h.vm->vcpu[0], &s, &err) < 0 || guest_virtio_start(&h, kvm, &err) < 0)
