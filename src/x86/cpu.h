@@ -248,7 +248,7 @@ void x86_cpu_init(struct x86_cpu *c, const struct x86_env *env, void *owner, uns
 void x86_cpu_load(struct x86_cpu *c, const struct x86_state *s); /* flushes the TLB; MSRs and interrupt state of env are not touched */
 void x86_cpu_save(struct x86_cpu *c, struct x86_state *s);
 
-/* Executes the one instruction at c->rip through the slow tier. X86_LEAVE_STEP: done; X86_LEAVE_EXCEPTION: c->exc says which
+/* Executes the one instruction at c->rip through the slow tier, between x86_fp_enter and x86_fp_leave. X86_LEAVE_STEP: done; X86_LEAVE_EXCEPTION: c->exc says which
  * and nothing changed (but a trap's instruction completed); X86_LEAVE_HALT; X86_LEAVE_ERROR; X86_LEAVE_STOP. A REP instruction
  * may return X86_LEAVE_STEP with rip unchanged: step again. Exceptions are not delivered: see x86_deliver(). */
 enum x86_leave x86_step(struct x86_cpu *c);

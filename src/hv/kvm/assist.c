@@ -150,7 +150,10 @@ int kvm_assist(struct kvm_vcpu *v, const char **why)
 	x86_cpu_load(c, &before);
 	c->error = NULL;
 	bool halted = false;
-	switch (x86_step(c)) {
+	x86_fp_enter(c);
+	const enum x86_leave leave = x86_step(c);
+	x86_fp_leave(c);
+	switch (leave) {
 	case X86_LEAVE_STEP:
 	case X86_LEAVE_STOP:
 		break;
