@@ -83,7 +83,7 @@ HANDLER(ret_i)
 	LOAD(uint64_t, target, RSP);
 	GO_RIP_INDIRECT(target, RSP += 8 + (uint64_t)(uint16_t)u->imm);
 }
-/* dst: 0 LOOPNE, 1 LOOPE, 2 LOOP, 3 JRCXZ; src: address size */
+/* dst: 0 LOOPNE, 1 LOOPE, 2 LOOP, 3 JRCXZ; src: address size; idx: operand size */
 HANDLER(loop)
 {
 	uint64_t mask = u->src == 8 ? ~0ull : u->src == 4 ? 0xffffffffull : 0xffffull;
@@ -98,7 +98,7 @@ HANDLER(loop)
 	}
 	if (c->mode != X86_MODE_64) {
 		uint64_t rip = X86_RIP_NEXT(c, u) - c->segbase[X86_CS] + (taken ? (uint64_t)(int64_t)u->imm : 0);
-		c->rip = rip & (c->mode == X86_MODE_16 ? 0xffffu : 0xffffffffu);
+		c->rip = rip & (c->mode == X86_MODE_16 || (taken && u->idx == 2) ? 0xffffu : 0xffffffffu);
 		LEAVE(X86_LEAVE_LOOKUP);
 	}
 	if (taken)

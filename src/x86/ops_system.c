@@ -352,7 +352,8 @@ HANDLER(push_seg)
 {
 	const uint64_t mask = stack_bits(c), sp = (c->r[X86_RSP] - u->idx) & mask;
 	uint64_t v = c->seg[u->src].selector;
-	TRY(x86_write(c, c->segbase[X86_SS] + sp, u->idx, &v));
+	/* A 32-bit push writes the selector alone and leaves the other half of the slot as it is (SDM vol. 2 PUSH). */
+	TRY(x86_write(c, c->segbase[X86_SS] + sp, u->idx == 4 ? 2 : u->idx, &v));
 	c->r[X86_RSP] = (c->r[X86_RSP] & ~mask) | sp;
 	NEXT();
 }

@@ -870,6 +870,7 @@ static void map_1(struct ctx *t)
 		o = emit(t, X86_OP_loop);
 		o->dst = op & 3;
 		o->src = i->addrsize;
+		o->idx = i->opsize;
 		o->imm = (int32_t)i->imm;
 		ends(t);
 		t->x->needs_next = is_64(t);

@@ -30,6 +30,7 @@
 
 enum family { FAM_ALU, FAM_SHIFT, FAM_MOV, FAM_MUL, FAM_BIT, FAM_STRING, FAM_STACK, FAM_BRANCH, FAM_ATOMIC, FAM_MISC, FAM_SSE, FAM_X87,
 	      FAM_SEQUENCE, /* several instructions, to test what a block does with flags */
+	      FAM_COMPAT, /* instructions of the other families in 32-bit mode */
 	      N_FAMILIES };
 extern const char *const family_names[N_FAMILIES];
 
@@ -45,6 +46,7 @@ struct test_case {
 	uint64_t number;
 	uint8_t code[CODE_BYTES];
 	uint8_t family;
+	bool mode32;
 	uint64_t boundary; /* linear address of the middle of the window */
 	uint64_t r[16], rflags;
 	struct x86_fxsave fx;

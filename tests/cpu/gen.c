@@ -19,7 +19,7 @@
 #include "x86/vec.h"
 
 const char *const family_names[N_FAMILIES] = {"alu",   "shift",  "mov",    "mul",  "bit", "string",
-					      "stack", "branch", "atomic", "misc", "sse", "x87", "sequence"};
+					      "stack", "branch", "atomic", "misc", "sse", "x87", "sequence", "compat"};
 
 enum {
 	S_M = 1,      /* ModRM follows */
@@ -101,6 +101,8 @@ static const struct spec specs[] = {
 	{FAM_STACK, X86_MAP_1, 0xc9, 0xc9, 0, 0, ENTER},
 	{FAM_STACK, X86_MAP_1, 0xc8, 0xc8, 0, 0, ENTER},
 	{FAM_STACK, X86_MAP_1, 0x9c, 0x9d, 0, 0, STACK},
+	{FAM_STACK, X86_MAP_0F, 0xa0, 0xa0, 0, 0, STACK},
+	{FAM_STACK, X86_MAP_0F, 0xa8, 0xa8, 0, 0, STACK},
 
 	{FAM_BRANCH, X86_MAP_1, 0x70, 0x7f, 0, 0, JUMP},
 	{FAM_BRANCH, X86_MAP_0F, 0x80, 0x8f, 0, 0, JUMP},
@@ -140,6 +142,21 @@ static const struct spec specs[] = {
 	{FAM_X87, X86_MAP_0F, 0xae, 0xae, S_M | S_MEM | S_NOREP | S_NO66, 0x03, FX},
 };
 
+/* What only 32-bit code has. */
+static const struct spec specs_32[] = {
+	{FAM_COMPAT, X86_MAP_1, 0x40, 0x4f, 0, 0, PLAIN},
+	{FAM_COMPAT, X86_MAP_1, 0x60, 0x61, 0, 0, STACK},
+	{FAM_COMPAT, X86_MAP_1, 0x06, 0x06, 0, 0, STACK},
+	{FAM_COMPAT, X86_MAP_1, 0x0e, 0x0e, 0, 0, STACK},
+	{FAM_COMPAT, X86_MAP_1, 0x16, 0x16, 0, 0, STACK},
+	{FAM_COMPAT, X86_MAP_1, 0x1e, 0x1e, 0, 0, STACK},
+	{FAM_COMPAT, X86_MAP_1, 0x27, 0x27, 0, 0, PLAIN},
+	{FAM_COMPAT, X86_MAP_1, 0x2f, 0x2f, 0, 0, PLAIN},
+	{FAM_COMPAT, X86_MAP_1, 0x37, 0x37, 0, 0, PLAIN},
+	{FAM_COMPAT, X86_MAP_1, 0x3f, 0x3f, 0, 0, PLAIN},
+	{FAM_COMPAT, X86_MAP_1, 0xd4, 0xd5, 0, 0, PLAIN},
+};
+
 /* The table by single opcodes, and the vector forms that the CPU has rows for; made once. */
 struct form {
 	const struct spec *spec;
@@ -158,6 +175,9 @@ static void make_forms(void)
 		for (unsigned op = specs[k].first; op <= specs[k].last; op++)
 			forms[specs[k].family][n_forms[specs[k].family]++] =
 				(struct form){.spec = &specs[k], .op = (uint8_t)op, .map = specs[k].map};
+	for (unsigned k = 0; k < ARRAY_LEN(specs_32); k++)
+		for (unsigned op = specs_32[k].first; op <= specs_32[k].last; op++)
+			forms[FAM_COMPAT][n_forms[FAM_COMPAT]++] = (struct form){.spec = &specs_32[k], .op = (uint8_t)op};
 	static const uint8_t prefixes[4] = {0, 0x66, 0xf3, 0xf2};
 	for (unsigned map = X86_MAP_0F; map <= X86_MAP_0F3A; map++)
 		for (unsigned op = 0; op < 256; op++)
@@ -211,6 +231,8 @@ static void fill_bytes(uint8_t *p, unsigned n, struct rng *r)
 /* Registers so that the memory operand of i is at ea. */
 static void solve(struct test_case *t, const struct x86_insn *i, uint64_t ea, struct rng *r)
 {
+	if (i->addrsize == 2)
+		return; /* 64 KiB reach nothing */
 	if (i->base == X86_NO_REG && i->index == X86_NO_REG) {
 		const int32_t d = (int32_t)ea;
 		if (i->map != X86_MAP_1 || i->op < 0xa0 || i->op > 0xa3)
@@ -396,7 +418,7 @@ static void random_fp(struct test_case *t, unsigned family, struct rng *r)
 	f->fcw = 0x37f;
 	f->mxcsr = 0x1f80;
 	f->mxcsr_mask = X86_MXCSR_VALID;
-	if (family == FAM_SSE || family == FAM_X87 || family == FAM_SEQUENCE) {
+	if (family == FAM_SSE || family == FAM_X87 || family == FAM_SEQUENCE || family == FAM_COMPAT) {
 		for (unsigned i = 0; i < 16; i++)
 			vector_value(f->xmm[i], r);
 		for (unsigned i = 0; i < 8; i++)
@@ -406,7 +428,7 @@ static void random_fp(struct test_case *t, unsigned family, struct rng *r)
 		if (chance(r, 12) && family != FAM_SEQUENCE)
 			f->mxcsr = next(r) & 0xffc0;
 	}
-	if (family == FAM_X87) {
+	if (family == FAM_X87 || family == FAM_COMPAT) {
 		if (chance(r, 40))
 			f->fcw = 0x7f | (next(r) & 0xf00);
 		if (chance(r, 15))
@@ -428,14 +450,15 @@ static void random_fp(struct test_case *t, unsigned family, struct rng *r)
 }
 
 /* The bytes of an instruction of form f: random prefixes, opcode, ModRM, and noise up to 15 bytes. mod: of ModRM, or -1. */
-static void encode(uint8_t *p, const struct form *f, unsigned family, int want_mod, struct rng *r)
+static void encode(uint8_t *p, const struct form *f, unsigned family, int want_mod, bool rex, struct rng *r)
 {
 	const struct spec *s = f->spec;
 	const uint8_t *start = p;
 
 	/* Prefixes. */
+	/* In 32-bit mode CS cannot be written and GS is null; the software CPU does not check segments' types and limits there. */
 	if (chance(r, 6))
-		*p++ = (uint8_t[]){0x2e, 0x36, 0x3e, 0x26, 0x65}[below(r, 5)];
+		*p++ = (uint8_t[]){0x36, 0x3e, 0x26, 0x2e, 0x65}[below(r, rex ? 5 : 3)];
 	if (chance(r, 8))
 		*p++ = 0x67;
 	if (f->pfx)
@@ -454,7 +477,7 @@ static void encode(uint8_t *p, const struct form *f, unsigned family, int want_m
 	}
 	if (chance(r, s->flags & S_LOCK ? 20 : 1))
 		*p++ = 0xf0;
-	if (chance(r, 55))
+	if (rex && chance(r, 55))
 		*p++ = (uint8_t)(0x40 | below(r, 16));
 	/* Opcode, ModRM, random bytes. */
 	if (f->map != X86_MAP_1)
@@ -519,7 +542,7 @@ static void generate_sequence(struct test_case *t, struct rng *r)
 		if (f->spec->flags & S_MEM)
 			continue;
 		uint8_t *p = t->code + at;
-		encode(p, f, family, has_modrm ? (chance(r, 70) ? 3 : 0) : -1, r);
+		encode(p, f, family, has_modrm ? (chance(r, 70) ? 3 : 0) : -1, true, r);
 		struct x86_insn i;
 		if (x86_decode(p, 15, X86_MODE_64, &i) != X86_DECODE_OK || i.lock || !fits_sequence(&i, f->spec, family))
 			continue;
@@ -562,18 +585,27 @@ void generate(struct test_case *t, uint64_t seed, uint64_t number, unsigned fami
 	fill_bytes(t->win, WINDOW, r);
 	random_fp(t, t->family, r);
 
+	t->mode32 = false;
 	if (t->family == FAM_SEQUENCE) {
 		generate_sequence(t, r);
 		return;
 	}
-	const struct form *f = &forms[t->family][below(r, n_forms[t->family])];
+	t->mode32 = t->family == FAM_COMPAT;
+	unsigned family = t->family; /* the one that the instruction is of */
+	if (t->mode32 && chance(r, 85))
+		family = below(r, FAM_SEQUENCE);
+	const struct form *f = &forms[family][below(r, n_forms[family])];
 	const struct spec *s = f->spec;
+	if (t->mode32 && f->map == X86_MAP_1 && (f->op == 0x07 || f->op == 0x63)) { /* POP ES would outlive the case; ARPL */
+		t->code[0] = 0x90;
+		return;
+	}
 
-	encode(t->code, f, t->family, -1, r);
+	encode(t->code, f, family, -1, !t->mode32, r);
 
 	/* What is it? */
 	struct x86_insn i;
-	if (x86_decode(t->code, 15, X86_MODE_64, &i) != X86_DECODE_OK) {
+	if (x86_decode(t->code, 15, t->mode32 ? X86_MODE_32 : X86_MODE_64, &i) != X86_DECODE_OK) {
 		memset(t->code + 15, 0xcc, CODE_BYTES - 15);
 		return;
 	}
@@ -585,12 +617,12 @@ void generate(struct test_case *t, uint64_t seed, uint64_t number, unsigned fami
 		ea &= ~15ull;
 	if (i.has_modrm && i.mod != 3) {
 		solve(t, &i, ea, r);
-		if (t->family == FAM_SSE && chance(r, 60)) {
+		if (family == FAM_SSE && chance(r, 60)) {
 			uint8_t v[16];
 			vector_value(v, r);
 			put(t, ea, v, 16);
 		}
-		if (t->family == FAM_X87 && chance(r, 60)) {
+		if (family == FAM_X87 && chance(r, 60)) {
 			uint8_t v[16];
 			if (chance(r, 50))
 				x87_value(v, r);
@@ -600,13 +632,16 @@ void generate(struct test_case *t, uint64_t seed, uint64_t number, unsigned fami
 		}
 	}
 	/* Registers that address memory implicitly. */
-	if (t->family == FAM_SSE && i.map == X86_MAP_0F && i.op == 0xf7)
+	if (family == FAM_SSE && i.map == X86_MAP_0F && i.op == 0xf7)
 		t->r[X86_RDI] = target(r, t);
-	if (t->family == FAM_SSE && i.map == X86_MAP_0F3A && (i.op & 0xfc) == 0x60) {
+	if (family == FAM_SSE && i.map == X86_MAP_0F3A && (i.op & 0xfc) == 0x60) {
 		if (i.base != X86_RAX && i.index != X86_RAX && chance(r, 70))
 			t->r[X86_RAX] = below(r, 40) - 20;
 		if (i.base != X86_RDX && i.index != X86_RDX && chance(r, 70))
 			t->r[X86_RDX] = below(r, 40) - 20;
 	}
 	set_up(t, s, &i, ea, r);
+	if (t->mode32)
+		for (unsigned k = 0; k < 16; k++)
+			t->r[k] = k < 8 ? (uint32_t)t->r[k] : 0;
 }

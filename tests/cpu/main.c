@@ -47,7 +47,7 @@ static void disassemble(const struct test_case *t, char *text, size_t size, char
 	snprintf(mnemonic, msize, "(bad)");
 	size_t len = 0;
 	for (unsigned at = 0; at < CODE_BYTES && t->code[at] != 0xcc; at += z.info.length) {
-		if (!ZYAN_SUCCESS(ZydisDisassembleIntel(ZYDIS_MACHINE_MODE_LONG_64, CODE_START + at, t->code + at, CODE_BYTES - at, &z)))
+		if (!ZYAN_SUCCESS(ZydisDisassembleIntel(t->mode32 ? ZYDIS_MACHINE_MODE_LONG_COMPAT_32 : ZYDIS_MACHINE_MODE_LONG_64, CODE_START + at, t->code + at, CODE_BYTES - at, &z)))
 			break;
 		len += (size_t)snprintf(text + len, len < size ? size - len : 0, "%s%s", at ? "; " : "", z.text);
 		snprintf(mnemonic, msize, "%s", ZydisMnemonicGetString(z.info.mnemonic));

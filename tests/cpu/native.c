@@ -24,6 +24,8 @@
 #include <unistd.h>
 
 #define PAGE 4096u
+#define CS_64 0x33u /* Linux's user code segments */
+#define CS_32 0x23u
 
 /* The child's; a signal handler has no other place for it. */
 static struct {
@@ -69,6 +71,7 @@ static void give(const struct test_case *t, ucontext_t *uc)
 		g[greg_of[i]] = (greg_t)t->r[i];
 	g[REG_RIP] = (greg_t)CODE_START;
 	g[REG_EFL] = (greg_t)t->rflags;
+	g[REG_CSGSFS] = (greg_t)(((uint64_t)g[REG_CSGSFS] & ~0xffffull) | (t->mode32 ? CS_32 : CS_64));
 	uint8_t *fp = (uint8_t *)uc->uc_mcontext.fpregs;
 	memcpy(fp, &t->fx, 416); /* what follows is the kernel's own */
 	uint32_t magic;
@@ -135,7 +138,8 @@ static void child_main(struct batch *batches)
 	const int sigs[] = {SIGTRAP, SIGSEGV, SIGBUS, SIGILL, SIGFPE};
 	for (unsigned i = 0; i < sizeof(sigs) / sizeof(sigs[0]); i++)
 		sigaction(sigs[i], &sa, NULL);
-	__asm__ volatile("int3");
+	/* 32-bit code needs data segments; 64-bit code does not mind them. */
+	__asm__ volatile("movl %%ss, %%eax\n\tmovl %%eax, %%ds\n\tmovl %%eax, %%es\n\tint3" : : : "eax");
 	_exit(14);
 }
 

@@ -105,6 +105,7 @@ int soft_start(void)
 		c->seg[s] = (struct x86_segment){0};
 	c->seg[X86_CS] = (struct x86_segment){.selector = 0x33, .limit = ~0u, .attr = 0xa0fb};
 	c->seg[X86_SS] = (struct x86_segment){.selector = 0x2b, .limit = ~0u, .attr = 0xc0f3};
+	c->seg[X86_DS] = c->seg[X86_ES] = c->seg[X86_SS];
 	c->tr.limit = 0x67; /* no I/O permission bitmap */
 	c->cpl = 3;
 	x86_update_mode(c);
@@ -130,6 +131,8 @@ void soft_run(const struct test_case *t, struct outcome *o, int tier)
 	memcpy(c->r, t->r, sizeof(t->r));
 	x86_set_rflags(c, t->rflags);
 	x86_fx_set(c, &t->fx);
+	c->seg[X86_CS].selector = t->mode32 ? 0x23 : 0x33;
+	c->seg[X86_CS].attr = t->mode32 ? 0xc0fb : 0xa0fb;
 	x86_update_mode(c);
 	c->rip = CODE_START;
 	c->exc = (struct x86_exception){0};
