@@ -236,6 +236,22 @@ def measure_micro(monitors, kernel, initrd, micro, scale):
     return result
 
 
+def family(pid):
+    """pid and every process below it: a monitor may be more than one process, and each counts."""
+    parent = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open("/proc/%s/stat" % entry) as f:
+                    parent[int(entry)] = int(f.read().rpartition(")")[2].split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                pass
+    found = [pid]
+    for p in found:
+        found += [c for c, above in parent.items() if above == p]
+    return found
+
+
 def memory_of(pid):
     """(PSS of what is the monitor's own, PSS of guest RAM), bytes. Guest RAM: mappings of a memfd, or of exactly its size or more."""
     own = ram = 0
@@ -272,11 +288,12 @@ def measure_resting(monitors, kernel, initrd, seconds):
         try:
             m.console.wait_for(FIRST_LINE, 60)
             time.sleep(3)  # what the kernel puts off until after boot
-            own, ram = memory_of(m.process.pid)
+            pids = family(m.process.pid)
+            own, ram = (sum(x) for x in zip(*(memory_of(p) for p in pids)))
             cache = m.code_cache()
-            before, start = cpu_ns(m.process.pid), time.monotonic()
+            before, start = sum(map(cpu_ns, pids)), time.monotonic()
             time.sleep(seconds)
-            used, wall = cpu_ns(m.process.pid) - before, time.monotonic() - start
+            used, wall = sum(map(cpu_ns, pids)) - before, time.monotonic() - start
             result[monitor.name] = {
                 "own_mib": (own - cache) / 2**20, "block_cache_mib": cache / 2**20, "guest_ram_mib": ram / 2**20,
                 "idle_cpu_percent": used / 1e9 / wall * 100, "idle_seconds": wall,
