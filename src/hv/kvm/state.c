@@ -294,9 +294,10 @@ static int get_events(struct kvm_vcpu *v, struct x86_state *s, struct cai_error 
 	struct kvm_vcpu_events e = {0};
 	if (kvm_ioctl(v->fd, KVM_GET_VCPU_EVENTS, &e) < 0)
 		return cai_fail_errno(err, errno, "cannot read the events of CPU %u", v->hv.index);
-	s->irq_shadow = (e.interrupt.shadow & KVM_X86_SHADOW_INT_MOV_SS) ? 2
-			: (e.interrupt.shadow & KVM_X86_SHADOW_INT_STI)	 ? 1
-									 : 0;
+	/* SVM knows one shadow only and shows both bits. */
+	s->irq_shadow = (e.interrupt.shadow & KVM_X86_SHADOW_INT_STI)	   ? 1
+			: (e.interrupt.shadow & KVM_X86_SHADOW_INT_MOV_SS) ? 2
+									   : 0;
 	s->nmi_pending = e.nmi.pending || e.nmi.injected;
 	s->nmi_masked = e.nmi.masked;
 	s->event_pending = e.exception.injected || e.interrupt.injected;

@@ -133,6 +133,9 @@ static void describe_cpu(struct kvm_vcpu *v, char *text, size_t size)
 	size_t n = strlen(text);
 	if (kvm_ioctl(v->fd, KVM_GET_REGS, &r) < 0 || kvm_ioctl(v->fd, KVM_GET_SREGS, &s) < 0)
 		return;
+	/* After a shutdown on AMD's hardware KVM has reset the CPU already: its registers tell nothing. */
+	if (r.rip == 0xfff0 && s.cs.selector == 0xf000)
+		return;
 	n += (size_t)snprintf(text + n, size - n,
 			      " (CPU %u, RIP 0x%llx, RSP 0x%llx, CS 0x%x, CR0 0x%llx, CR2 0x%llx, CR3 0x%llx, bytes",
 			      v->hv.index, r.rip, r.rsp, s.cs.selector, s.cr0, s.cr2, s.cr3);

@@ -312,7 +312,7 @@ static void a_kick_from_a_device_leaves_the_instruction_complete(void **state)
 	assert_int_equal(f->pio_writes, 1);
 }
 
-static void a_triple_fault_is_a_shutdown_with_registers(void **state)
+static void a_triple_fault_is_a_shutdown(void **state)
 {
 	struct fixture *f = need(state);
 	static const uint8_t code[] = {0x0f, 0x0b};
@@ -321,7 +321,7 @@ static void a_triple_fault_is_a_shutdown_with_registers(void **state)
 	start(f, code, sizeof code);
 	assert_int_equal(hv_vcpu_run(f->vm->vcpu[0], &e), 0);
 	assert_int_equal(e.reason, HV_EXIT_SHUTDOWN);
-	assert_non_null(strstr(e.text, "RIP 0x10000"));
+	assert_non_null(strstr(e.text, "triple fault"));
 }
 
 static void nonsense_is_refused_with_a_sentence(void **state)
@@ -358,7 +358,7 @@ int main(void)
 		WITH_VM(a_kick_ends_a_spinning_guest),
 		WITH_VM(a_kick_ends_a_halted_guest),
 		WITH_VM(a_kick_from_a_device_leaves_the_instruction_complete),
-		WITH_VM(a_triple_fault_is_a_shutdown_with_registers),
+		WITH_VM(a_triple_fault_is_a_shutdown),
 		WITH_VM(nonsense_is_refused_with_a_sentence),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
