@@ -446,6 +446,10 @@ static void random_fp(struct test_case *t, unsigned family, struct rng *r)
 	} else if (family == FAM_SSE && chance(r, 50)) {
 		f->fsw = next(r) & 0x3800;
 		f->ftw = (uint8_t)next(r);
+		if (chance(r, 10)) { /* an x87 exception is pending */
+			f->fcw = 0x37e;
+			f->fsw |= 0x8081;
+		}
 	}
 }
 
