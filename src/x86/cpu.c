@@ -29,6 +29,44 @@ static const struct x86_tlb_entry empty_tlb[X86_TLB_SIZE] = {
 	[0 ... X86_TLB_SIZE - 1] = {X86_TLB_NONE, X86_TLB_NONE, X86_TLB_NONE, 0},
 };
 
+static unsigned page_bit(uint64_t la)
+{
+	uint64_t page = la >> MEM_PAGE_SHIFT;
+	return (unsigned)(page ^ page >> 13) & (X86_JC_PAGE_WORDS * 64 - 1);
+}
+
+void x86_note_jump(struct x86_cpu *c, uint64_t rip, uint32_t block)
+{
+	const unsigned bit = page_bit(rip);
+	c->jc[X86_JC_INDEX(rip)] = (struct x86_jump){.rip = rip, .gen = c->jc_gen, .block = block};
+	c->jc_pages[c->cpl == 3][bit / 64] |= BIT(bit % 64);
+}
+
+void x86_forget_page_jumps(struct x86_cpu *c, uint64_t la)
+{
+	const unsigned bit = page_bit(la);
+	x86_forget_jumps(c, c->jc_pages[1][bit / 64] >> (bit % 64) & 1, c->jc_pages[0][bit / 64] >> (bit % 64) & 1);
+}
+
+void x86_forget_jumps(struct x86_cpu *c, bool user, bool kernel)
+{
+	if (kernel)
+		memset(c->jc_pages[0], 0, sizeof(c->jc_pages[0]));
+	if (user)
+		memset(c->jc_pages[1], 0, sizeof(c->jc_pages[1]));
+	if (kernel)
+		c->jc_gens[0] += 8;
+	if (user)
+		c->jc_gens[1] += 8;
+	/* After a turn of the counter old entries would hold again, so there must be none. */
+	if (!c->jc_gens[0] || !c->jc_gens[1]) {
+		for (unsigned i = 0; i < X86_JC_SIZE; i++)
+			c->jc[i].gen = ~0u;
+		c->jc_gens[0] = c->jc_gens[1] = 8;
+	}
+	c->jc_gen = c->jc_gens[c->cpl == 3] | (c->jc_gen & 7);
+}
+
 void x86_update_mode(struct x86_cpu *c)
 {
 	const bool is64 = (c->efer & X86_EFER_LMA) && (c->seg[X86_CS].attr & X86_ATTR_L);
@@ -43,7 +81,7 @@ void x86_update_mode(struct x86_cpu *c)
 	c->check_align = c->cpl == 3 && (c->cr0 & X86_CR0_AM) && (c->rflags & X86_FL_AC);
 	c->tlb = c->check_align ? (struct x86_tlb_entry *)(uintptr_t)empty_tlb : c->tlbs[c->tlb_kind].e;
 	/* Jump targets are per privilege and mode: the low bits of the generation tell them apart. */
-	c->jc_gen = (c->jc_gen & ~7u) | (c->cpl == 3 ? 4u : 0) | c->mode;
+	c->jc_gen = c->jc_gens[c->cpl == 3] | (c->cpl == 3 ? 4u : 0) | c->mode;
 	c->fp_trap = x86_fp_trap(c);
 }
 
@@ -83,6 +121,7 @@ void x86_cpu_init(struct x86_cpu *c, const struct x86_env *env, void *owner, uns
 	c->mxcsr = 0x1f80;
 	x86_x87_init(c);
 	x86_set_rflags(c, 2);
+	c->jc_gens[0] = c->jc_gens[1] = 8;
 	for (unsigned k = 0; k < X86_N_TLBS; k++)
 		memset(c->tlbs[k].e, 0xff, sizeof(c->tlbs[k].e));
 	for (unsigned i = 0; i < X86_JC_SIZE; i++)

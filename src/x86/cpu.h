@@ -119,7 +119,7 @@ struct x86_tlb_entry {
 struct x86_tlb {
 	struct x86_tlb_entry e[X86_TLB_SIZE];
 	uint64_t gpa[X86_TLB_SIZE];    /* guest-physical page, low bit 0: global */
-	uint64_t large[2];             /* Bloom filters of 2 MiB and 1 GiB pages that entries come from */
+	uint64_t large[2][2];          /* Bloom filters of 2 MiB and 1 GiB pages that entries come from, by half of the address space */
 	uint16_t local[256];           /* indices of filled entries that are not global */
 	unsigned n_local;              /* more than 256: the list overflowed, look at all entries */
 };
@@ -180,8 +180,9 @@ struct x86_env {
 };
 
 /* A jump cache entry: where the block for a linear address is, while gen matches. */
-#define X86_JC_BITS 11
+#define X86_JC_BITS 12
 #define X86_JC_SIZE (1u << X86_JC_BITS)
+#define X86_JC_PAGE_WORDS 128
 #define X86_JC_INDEX(rip) (((rip) ^ ((rip) >> X86_JC_BITS)) & (X86_JC_SIZE - 1))
 struct x86_jump {
 	uint64_t rip;
@@ -200,7 +201,7 @@ struct x86_cpu {
 	uint8_t *arena;            /* decoded blocks; links are offsets in it */
 	const struct x86_block *block; /* the block being executed */
 	uint64_t icount;           /* instructions retired, counted a block ahead */
-	uint32_t jc_gen;           /* counts in steps of 8; the low bits are privilege and mode */
+	uint32_t jc_gen;           /* jump cache entries of this generation hold; the low three bits are privilege and mode */
 	uint8_t mode;              /* enum x86_mode (insn.h) */
 	uint8_t fp_trap;           /* 0: SSE and x87 run freely; else the slow tier looks at CR0.TS/EM, CR4.OSFXSR, unmasked exceptions */
 	uint8_t smc;               /* the block being executed became stale */
@@ -218,6 +219,9 @@ struct x86_cpu {
 	uint8_t irq_shadow;        /* interrupts held back for one instruction */
 	uint8_t irq_wait;          /* the local APIC had something to deliver while IF was 0: STI must leave the block */
 	bool nmi_masked;
+	uint32_t jc_gens[2];       /* generations of the supervisor's [0] and the user's [1] entries, in steps of 8 */
+	uint64_t jc_pages[2][X86_JC_PAGE_WORDS]; /* Bloom filters: pages that those entries lead to */
+	bool kernel_local_code;    /* the supervisor ran code from a page that is not global */
 	const struct x86_env *env;
 	void *owner;               /* the environment's own */
 	const char *error;         /* for X86_LEAVE_ERROR */
@@ -269,6 +273,12 @@ bool x86_raise_noerr(struct x86_cpu *c, unsigned vector) __attribute__((cold));
 /* Around guest code: puts the guest's MXCSR (all exceptions masked) on the host CPU and back. */
 void x86_fp_enter(struct x86_cpu *c);
 void x86_fp_leave(struct x86_cpu *c);
+/* Remembers where the block for linear address rip is. */
+void x86_note_jump(struct x86_cpu *c, uint64_t rip, uint32_t block);
+/* Forgets jump targets on the page of la. */
+void x86_forget_page_jumps(struct x86_cpu *c, uint64_t la);
+/* Forgets jump targets: the user's, and the supervisor's too when `kernel`. */
+void x86_forget_jumps(struct x86_cpu *c, bool user, bool kernel);
 /* Recomputes fp_trap, mode, tlb_kind after CR0, CR4, EFER, CS, CPL, AC or MXCSR changed. */
 void x86_update_mode(struct x86_cpu *c);
 

@@ -149,6 +149,12 @@ static uint64_t region_bit(uint64_t la, unsigned level)
 	return 1ull << ((region ^ region >> 6 ^ region >> 12) & 63);
 }
 
+/* The halves of the address space have filters of their own: kernels map much by large pages, programs little. */
+static uint64_t *large_filter(struct x86_tlb *t, uint64_t la, unsigned level)
+{
+	return &t->large[la >> 63][level - 1];
+}
+
 static void fill(struct x86_cpu *c, enum x86_tlb_kind kind, uint64_t la, enum x86_access access, const struct walk *w, uint8_t *host)
 {
 	struct x86_tlb *t = &c->tlbs[kind];
@@ -160,7 +166,7 @@ static void fill(struct x86_cpu *c, enum x86_tlb_kind kind, uint64_t la, enum x8
 		*e = (struct x86_tlb_entry){X86_TLB_NONE, X86_TLB_NONE, X86_TLB_NONE, add};
 	t->gpa[at] = gpa | (w->global ? 1 : 0);
 	if (w->level)
-		t->large[w->level - 1] |= region_bit(la, w->level);
+		*large_filter(t, la, w->level) |= region_bit(la, w->level);
 	if (!w->global) {
 		if (t->n_local < ARRAY_LEN(t->local))
 			t->local[t->n_local] = (uint16_t)at;
@@ -168,6 +174,9 @@ static void fill(struct x86_cpu *c, enum x86_tlb_kind kind, uint64_t la, enum x8
 			t->n_local++;
 	}
 	if (access == X86_EXEC) {
+		/* Supervisor code that is not global, or in the lower half: its jumps must go whenever the user's do. */
+		if (kind != X86_TLB_USER && (!w->global || !(page >> 63)))
+			c->kernel_local_code = true;
 		e->tag_x = page;
 		return;
 	}
@@ -415,9 +424,12 @@ void x86_tlb_flush(struct x86_cpu *c, bool global_too)
 		}
 		t->n_local = 0;
 		if (global_too)
-			t->large[0] = t->large[1] = 0;
+			memset(t->large, 0, sizeof(t->large));
 	}
-	c->jc_gen += 8; /* the low bits are privilege and mode */
+	/* Kernels run from global pages, so that their jumps outlive a change of address space. */
+	x86_forget_jumps(c, true, global_too || c->kernel_local_code);
+	if (global_too)
+		c->kernel_local_code = false;
 }
 
 static void drop_region(struct x86_tlb *t, uint64_t la, unsigned shift)
@@ -432,16 +444,23 @@ static void drop_region(struct x86_tlb *t, uint64_t la, unsigned shift)
 
 void x86_tlb_flush_page(struct x86_cpu *c, uint64_t la)
 {
+	bool large = false;
 	for (unsigned k = 0; k < X86_N_TLBS; k++) {
 		struct x86_tlb_entry *e = entry(c, k, la);
 		uint64_t page = la & page_mask;
 		if (e->tag_r == page || e->tag_w == page || e->tag_x == page)
 			drop(e);
-		for (unsigned level = 1; level <= 2; level++)
-			if (c->tlbs[k].large[level - 1] & region_bit(la, level))
+		for (unsigned level = 1; level <= 2; level++) {
+			if (*large_filter(&c->tlbs[k], la, level) & region_bit(la, level)) {
 				drop_region(&c->tlbs[k], la, 12 + 9 * level);
+				large = true;
+			}
+		}
 	}
-	c->jc_gen += 8; /* the low bits are privilege and mode */
+	if (large)
+		x86_forget_jumps(c, true, true);
+	else
+		x86_forget_page_jumps(c, la);
 }
 
 void x86_tlb_revoke_write(struct x86_cpu *c, uint64_t gpa)

@@ -26,7 +26,7 @@
 #define CODE_CACHE_DEFAULT (16u << 20)
 #define CODE_CACHE_MIN     (1u << 20)
 #define CODE_CACHE_MAX     (1u << 30)
-#define CODE_HASH_BITS     15
+#define CODE_HASH_BITS     17
 
 /* One guest-physical page. */
 struct code_page {

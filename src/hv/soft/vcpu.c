@@ -22,12 +22,10 @@ void soft_vcpu_reset(struct soft_vcpu *v)
 {
 	struct x86_cpu *c = v->cpu;
 	const uint64_t icount = c->icount;
-	const uint32_t gen = c->jc_gen;
 	uint8_t *arena = c->arena;
 	x86_cpu_init(c, c->env ? c->env : &soft_vm_of(v)->env, v, v->base.index);
 	c->icount = icount;
 	c->arena = arena;
-	c->jc_gen = gen + 8;
 	x86_update_mode(c);
 	v->halted = false;
 	v->irq_maybe = true;
@@ -122,7 +120,7 @@ static void empty_cache(struct soft_vcpu *v)
 	code_empty(&vm->code);
 	for (unsigned i = 0; i < vm->base.cfg.n_vcpus; i++) {
 		struct x86_cpu *c = vm->vcpu[i].cpu;
-		c->jc_gen += 8;
+		x86_forget_jumps(c, true, true);
 		c->block = NULL;
 		c->link_op = NULL;
 	}
@@ -168,7 +166,7 @@ static const struct x86_block *lookup(struct soft_vcpu *v, bool *step)
 	c->link_op = NULL;
 	c->r[X86_R_PAGE] = la_page;
 	if (c->mode == X86_MODE_64)
-		c->jc[X86_JC_INDEX(la)] = (struct x86_jump){.rip = la, .gen = c->jc_gen, .block = (uint32_t)((const uint8_t *)b - vm->code.arena)};
+		x86_note_jump(c, la, (uint32_t)((const uint8_t *)b - vm->code.arena));
 	return b;
 }
 
@@ -192,7 +190,7 @@ static bool handle_pending(struct soft_vcpu *v, struct hv_exit *exit)
 	}
 	if (p & X86_PEND_INVAL) {
 		atomic_fetch_and(&c->pending, ~X86_PEND_INVAL);
-		c->jc_gen += 8;
+		x86_forget_jumps(c, true, true);
 	}
 	if (p & X86_PEND_IRQ) {
 		atomic_fetch_and(&c->pending, ~X86_PEND_IRQ);

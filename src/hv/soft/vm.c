@@ -121,7 +121,7 @@ static bool env_code_written(struct x86_cpu *c, uint64_t gpa, unsigned len)
 	const uint32_t page = (uint32_t)mem_page_index(vm->base.cfg.mem, gpa);
 	if (!invalidate(vm, c, page, gpa & (MEM_PAGE_SIZE - 1), len))
 		return false;
-	c->jc_gen += 8;
+	x86_forget_jumps(c, true, true);
 	return c->block && c->block->page == page;
 }
 
