@@ -189,21 +189,32 @@ static const struct {
 	{"SYSCALL", probe_t_syscall, NEED_NOTHING},
 };
 
+/* Time that this thread has had a processor, in ns: unlike the wall's it stands still while a busy host runs something else. */
+static uint64_t thread_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 /* Million instructions a second in the guest: of runs that become longer until one is long enough for entry, exit and first touches not to
- * count, the fastest. */
+ * count, the fastest. Each length is tried three times, so that a disturbed run does not count. */
 static uint64_t measure(struct probe_vm *vm)
 {
 	uint64_t best = 0, took = 0;
 	for (uint64_t rounds = 2000; rounds <= 2000000000 && took < LOOP_NS; rounds *= 8) {
-		uint64_t t = clock_mono_ns();
-		if (run_routine(vm, probe_t_loop, rounds) < 0)
-			break;
-		took = clock_mono_ns() - t;
+		took = UINT64_MAX;
+		for (unsigned i = 0; i < 3; i++) {
+			uint64_t t = thread_ns();
+			if (run_routine(vm, probe_t_loop, rounds) < 0)
+				return best ? best : 1; /* slower than a million a second, or it did not end */
+			t = thread_ns() - t;
+			took = t < took ? t : took;
+		}
 		uint64_t mips = rounds * 2 * 1000 / (took ? took : 1);
-		if (mips > best)
-			best = mips;
+		best = mips > best ? mips : best;
 	}
-	return best ? best : 1; /* slower than a million a second, or it did not end */
+	return best ? best : 1;
 }
 
 static void run_all(struct probe_vm *vm, struct kvm_probe *p)
