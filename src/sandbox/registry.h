@@ -3,7 +3,6 @@
  * The registry of running sandboxes: one directory each, RUNTIME/sandboxes/NAME, holding
  *   lock          held (flock) by the process that runs the sandbox; free means that the runner is gone
  *   vsock.sock    the monitor's vsock listener
- *   control.sock  the monitor's listener for further control clients
  *   sandbox.json  what is known about it
  * Directories of dead runners are removed by the next command that opens the registry. Needs no daemon.
  */

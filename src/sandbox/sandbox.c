@@ -272,10 +272,8 @@ static int configure(struct sandbox *s, const struct sandbox_plan *p, struct cai
 	strcpy(c.disk[0].id, "root");
 	c.disk_fd[0] = p->root.fd;
 	cleanup_close int vsock = sandbox_dir_listen(&s->dir, "vsock.sock", SOCK_STREAM, err);
-	cleanup_close int control =
-	    vsock < 0 ? -1 : sandbox_dir_listen(&s->dir, "control.sock", SOCK_SEQPACKET, err);
 	cleanup_close int con_out = -1, con_in = -1;
-	if (control < 0)
+	if (vsock < 0)
 		return -1;
 	/* Connected while the listener is still ours: a monitor that refuses and exits at once cannot turn
 	 * that into another error. */
@@ -290,7 +288,8 @@ static int configure(struct sandbox *s, const struct sandbox_plan *p, struct cai
 			return -1;
 	}
 	c.fd[CONTROL_FD_VSOCK] = vsock;
-	c.fd[CONTROL_FD_LISTEN] = control;
+	/* No listener for further control clients: with one, the monitor outlives us, and nothing asks for
+	 * that yet. */
 	c.fd[CONTROL_FD_CONSOLE] = con_out;
 	c.fd[CONTROL_FD_CONSOLE_IN] = con_in;
 	return monitor_boot(&s->mon, &c, err);
