@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# The KVM backend on a KVM with a hardware's interface: QEMU emulates a processor with SVM, Debian's kernel in it has kvm-amd, and there the backend's own
-# tests, test guests and the monitor with a whole guest kernel run. Not among the guests are those that look at what QEMU's processor does
-# differently from a real one (error codes of reserved bits, canonical MSRs, CR8, null task registers, the flags of a nested SYSCALL) and code
-# changed across CPUs, which QEMU misses when it is nested.
+# The KVM backend on a KVM with a hardware's interface: QEMU emulates a processor with SVM, Debian's kernel in it has kvm-amd,
+# and there the backend's own tests, test guests and the monitor with a whole guest kernel run. Not among the guests are those
+# that look at what QEMU's processor does differently from a real one (error codes of reserved bits, canonical MSRs, CR8, null
+# task registers, the flags of a nested SYSCALL) and code changed across CPUs, which QEMU misses when it is nested.
 #   kvm-in-qemu.sh MONITOR VMM-RUN RUN-GUEST TEST-KVM KERNEL INITRAMFS GUEST.elf...
 set -eu -o pipefail
 vmm=$(realpath "$1") run=$(realpath "$2") run_guest=$(realpath "$3") test_kvm=$(realpath "$4") kernel=$5 initramfs=$(realpath "$6")
