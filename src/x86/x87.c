@@ -116,7 +116,8 @@ static bool available(struct x86_cpu *c, bool waits)
 static void note(struct x86_cpu *c, unsigned imm, uint64_t rip)
 {
 	c->fip = rip;
-	c->fop = imm & 0x7ff;
+	if (c->fsw & X86_FSW_ES)
+		c->fop = imm & 0x7ff;
 }
 
 bool x86_x87_reg(struct x86_cpu *c, unsigned imm, uint64_t rip)

@@ -2,8 +2,8 @@
 /*
  * x87 instructions (SDM vol. 1 chapter 8) on the host's x87.
  *
- * FIP, FDP and FOP follow the classic rule: every x87 instruction that is no control instruction sets FIP to its linear address and FOP to
- * its opcode, and FDP to its linear memory operand if it has one. FCS and FDS read as zero.
+ * Every x87 instruction that is no control instruction sets FIP to its linear address and FDP to its linear memory operand if it has
+ * one; FOP is set to the opcode when an unmasked exception becomes pending (SDM vol. 1 section 8.1.9.1). FCS and FDS read as zero.
  *
  * All functions run inside guest code (fp.h), on the CPU's thread; false: fault in c->exc, nothing changed.
  */

@@ -138,7 +138,6 @@ static inline void pop(struct x86_cpu *c)
 static inline void note(struct x86_cpu *c, const struct x86_op *u)
 {
 	c->fip = X86_RIP(c, u);
-	c->fop = u->imm & 0x7ff;
 }
 static inline void *host(const struct x86_cpu *c, uint64_t ea, unsigned size, bool write)
 {
