@@ -113,10 +113,10 @@ const struct x86_block *code_build(struct code_cache *k, uint32_t page, const ui
 		*full = true;
 		goto out;
 	}
-	if (!atomic_load_explicit(&p->is_code, memory_order_relaxed)) {
-		/* Someone wrote to the page between the caller's preparation and here. */
+	/* Someone wrote to the page between the caller's preparation and here, or another vCPU has announced the page but not yet taken the
+	 * write tags away. Under the lock nobody resets is_code, so once both are seen no write tag can appear. */
+	if (!atomic_load(&p->is_code) || atomic_load(&k->writers[page]))
 		goto out;
-	}
 	b = at(k, k->used);
 	unsigned n_insns, bytes;
 	unsigned n = x86_build_block(host, off, mode, b->op, MAX_BLOCK_OPS, &n_insns, &bytes);
@@ -175,6 +175,8 @@ static void unhash(struct code_cache *k, struct x86_block *b)
 bool code_invalidate(struct code_cache *k, uint32_t page, unsigned off, unsigned len)
 {
 	struct code_page *p = &k->pages[page];
+	/* The write must be visible before is_code is looked at: who decodes sets is_code and then reads the bytes. */
+	atomic_thread_fence(memory_order_seq_cst);
 	if (!atomic_load_explicit(&p->is_code, memory_order_seq_cst))
 		return false;
 	bool dropped = false;

@@ -98,7 +98,10 @@ static bool env_may_write(struct x86_cpu *c, uint64_t gpa)
 	struct soft_vm *vm = soft_vm_of(soft_vcpu_of(c));
 	const uint64_t page = mem_page_index(vm->base.cfg.mem, gpa);
 	const uint32_t bit = 1u << c->apic_id;
-	/* Announce, then look: the other half of the handshake is prepare_page() in vcpu.c. */
+	/* Announce, then look: the other half of the handshake is prepare_page() in vcpu.c. A page known to hold code is not announced: whoever
+	 * decodes more of it would have to stop the world for nothing. */
+	if (atomic_load(&vm->code.pages[page].is_code))
+		return false;
 	if (!(atomic_load(&vm->code.writers[page]) & bit))
 		atomic_fetch_or(&vm->code.writers[page], bit);
 	return !atomic_load(&vm->code.pages[page].is_code);
