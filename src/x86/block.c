@@ -61,7 +61,7 @@ unsigned x86_build_block(const uint8_t *page, unsigned off, enum x86_mode mode, 
 			 unsigned *bytes)
 {
 	struct mark mark[MAX_INSNS];
-	unsigned n_ops = 0, n = 0, at = off;
+	unsigned n_ops = 0, n = 0, at = off, last_len = 0;
 	bool ended = false, needs_next = true;
 	while (n < MAX_INSNS && n_ops + X86_MAX_OPS_PER_INSN + 1 <= max_ops && at < MEM_PAGE_SIZE) {
 		struct x86_insn i;
@@ -72,7 +72,8 @@ unsigned x86_build_block(const uint8_t *page, unsigned off, enum x86_mode mode, 
 		if (r != X86_DECODE_OK) {
 			op[n_ops++] = (struct x86_op){.h = r == X86_DECODE_UD ? X86_OP_ud : X86_OP_gp, .ip = (uint16_t)(at | 1u << 12)};
 			mark[n++] = (struct mark){.uses_flags = true, .nf_op = -1};
-			at++;
+			/* Any of the bytes looked at may be what makes it invalid, so the block covers them all. */
+			at = at + X86_MAX_LEN < MEM_PAGE_SIZE ? at + X86_MAX_LEN : MEM_PAGE_SIZE;
 			ended = true;
 			needs_next = false;
 			break;
@@ -87,11 +88,19 @@ unsigned x86_build_block(const uint8_t *page, unsigned off, enum x86_mode mode, 
 		}
 		n_ops += x.n_ops;
 		at += i.len;
+		last_len = i.len;
 		if (x.ends_block) {
 			ended = true;
 			needs_next = x.needs_next;
 			break;
 		}
+	}
+	/* No interrupt may come between STI and the instruction behind it, but one may between blocks: STI is never the last of a block. The
+	 * next one starts with it, or, at the end of the page, it is stepped. */
+	if (n && !ended && op[n_ops - 1].h == X86_OP_sti) {
+		n--;
+		n_ops--;
+		at -= last_len;
 	}
 	if (!n)
 		return 0;
