@@ -184,12 +184,13 @@ void x86_uncount(struct x86_cpu *c, const struct x86_op *u);
 		volatile locked_t_ *p = x86_host(c, ea_, sizeof(T), X86_WRITE);                                    \
 		const bool plain_ = p;                                                                             \
 		if (!plain_) {                                                                                     \
-			if (c->exc.vector != X86_NOT_PLAIN || !x86_probe_write(c, ea_, sizeof(T)))                 \
+			if (c->exc.vector != X86_NOT_PLAIN)                                                        \
 				return x86_fault(c, u);                                                            \
 			if (c->env->world_lock)                                                                    \
 				c->env->world_lock(c);                                                             \
 			p = (volatile locked_t_ *)&copy_;                                                          \
-			if (!x86_read(c, ea_, sizeof(T), &copy_)) {                                                \
+			/* With the world stopped, so that the store cannot fault after this. */                   \
+			if (!x86_probe_write(c, ea_, sizeof(T)) || !x86_read(c, ea_, sizeof(T), &copy_)) {         \
 				if (c->env->world_unlock)                                                          \
 					c->env->world_unlock(c);                                                   \
 				return x86_fault(c, u);                                                            \

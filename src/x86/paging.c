@@ -265,8 +265,9 @@ static bool transfer(struct x86_cpu *c, enum x86_tlb_kind kind, uint64_t la, voi
 	uint64_t gpa[2];
 	const unsigned first = in_page(la, n);
 	uint64_t next = la + first;
-	if (!(c->cr0 & X86_CR0_PG) || c->mode != X86_MODE_64)
-		next &= 0xffffffffu;
+	/* 32-bit addresses wrap at 4 GiB. Descriptor tables may lie above it even while 32-bit code runs. */
+	if (c->mode != X86_MODE_64 && next == 1ull << 32)
+		next = 0;
 	if (!find(c, kind, la, access, &host[0], &gpa[0]))
 		return false;
 	if (first < n && !find(c, kind, next, access, &host[1], &gpa[1]))
@@ -353,9 +354,15 @@ void *x86_host(struct x86_cpu *c, uint64_t la, unsigned size, enum x86_access a)
 
 void x86_host_written(struct x86_cpu *c, uint64_t la, unsigned size)
 {
+	const struct x86_tlb_entry *e = entry(c, c->tlb_kind, la);
 	/* With a write tag in place the page holds no code, so there is nothing to tell. */
-	if (entry(c, c->tlb_kind, la)->tag_w == (la & page_mask))
+	if (e->tag_w == (la & page_mask))
 		return;
+	/* The page that was written is the one that the entry stands for, whatever the page tables say by now. */
+	if (e->tag_r == (la & page_mask)) {
+		written(c, (c->tlbs[c->tlb_kind].gpa[X86_TLB_INDEX(la)] & page_mask) | (la & ~page_mask), size);
+		return;
+	}
 	uint8_t *host;
 	uint64_t gpa;
 	struct x86_exception saved = c->exc;
@@ -381,8 +388,12 @@ bool x86_fetch(struct x86_cpu *c, uint64_t la, uint8_t *buf, unsigned want, unsi
 	*n = first;
 	if (first == want)
 		return true;
-	if (!find(c, c->tlb_kind, la + first, X86_EXEC, &host, &gpa) || !host)
+	if (!find(c, c->tlb_kind, la + first, X86_EXEC, &host, &gpa))
 		return true; /* c->exc says why, should the instruction really reach that far */
+	if (!host) {
+		x86_raise(c, X86_GP, 0);
+		return true;
+	}
 	memcpy(buf + first, host, want - first);
 	*n = want;
 	return true;

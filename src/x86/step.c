@@ -52,6 +52,8 @@ const struct x86_op *x86_fault(struct x86_cpu *c, const struct x86_op *u)
 		c->exc.vector = X86_SS_FAULT;
 	x86_uncount(c, u);
 	c->rip = X86_RIP(c, u) - c->segbase[X86_CS];
+	if (c->mode != X86_MODE_64)
+		c->rip = (uint32_t)c->rip;
 	c->leave = X86_LEAVE_EXCEPTION;
 	return NULL;
 }
