@@ -12,6 +12,8 @@
 #define MODE_PERIODIC     1u
 #define MODE_TSC_DEADLINE 2u
 
+#define MIN_PERIOD_NS 100000u
+
 static unsigned mode_of(uint32_t lvt)
 {
 	return lvt >> MODE_SHIFT & MODE_MASK;
@@ -52,6 +54,9 @@ void timer_stop(struct lapic *l)
 static void set_period(struct lapic *l)
 {
 	uint64_t period = mode(l) == MODE_PERIODIC ? l->timer_initial * divider(l->timer_divide) : 0;
+	/* A guest must not be able to keep a host thread busy with nothing but its timer. */
+	if (period && period < MIN_PERIOD_NS)
+		period = MIN_PERIOD_NS;
 	atomic_store_explicit(&l->period, period, memory_order_relaxed);
 }
 

@@ -346,17 +346,28 @@ static void test_a_periodic_timer_keeps_its_phase_when_polled_late(void **state)
 	enable(r);
 	wr(r, 0, 0x3E0, 0xB, 0);
 	wr(r, 0, 0x320, 0x200EC, 0);
-	wr(r, 0, 0x380, 1000, 0);
-	assert_true(lapic_poll_timer(r->c, 0, 1000));
-	assert_int_equal(lapic_timer_deadline(r->c, 0), 2000);
-	assert_true(lapic_poll_timer(r->c, 0, 5300));
-	assert_int_equal(lapic_timer_deadline(r->c, 0), 6000);
+	wr(r, 0, 0x380, 1000000, 0);
+	assert_true(lapic_poll_timer(r->c, 0, 1000000));
+	assert_int_equal(lapic_timer_deadline(r->c, 0), 2000000);
+	assert_true(lapic_poll_timer(r->c, 0, 5300000));
+	assert_int_equal(lapic_timer_deadline(r->c, 0), 6000000);
 	/* Masked: it runs on without interrupts. */
 	lapic_ack(r->c, 0);
 	wr(r, 0, 0xB0, 0, 0);
-	wr(r, 0, 0x320, 0x300EC, 5400);
-	assert_true(lapic_poll_timer(r->c, 0, 6000));
+	wr(r, 0, 0x320, 0x300EC, 5400000);
+	assert_true(lapic_poll_timer(r->c, 0, 6000000));
 	assert_int_equal(lapic_has_irq(r->c, 0), -1);
+}
+
+static void test_a_periodic_timer_cannot_keep_the_host_busy(void **state)
+{
+	struct rig *r = *state;
+	enable(r);
+	wr(r, 0, 0x3E0, 0xB, 0);
+	wr(r, 0, 0x320, 0x200EC, 0);
+	wr(r, 0, 0x380, 1, 0);
+	assert_true(lapic_poll_timer(r->c, 0, 1000));
+	assert_true(lapic_timer_deadline(r->c, 0) > 50000);
 }
 
 static void test_the_tsc_deadline_timer(void **state)
@@ -482,6 +493,7 @@ int main(void)
 		T(test_illegal_vectors_and_registers_are_reported),
 		T(test_a_one_shot_timer_fires_once),
 		T(test_a_periodic_timer_keeps_its_phase_when_polled_late),
+		T(test_a_periodic_timer_cannot_keep_the_host_busy),
 		T(test_the_tsc_deadline_timer),
 		T(test_a_saved_lapic_continues_elsewhere),
 		T(test_no_interrupt_is_lost_between_threads),
