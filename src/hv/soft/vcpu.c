@@ -87,23 +87,25 @@ static void prepare_page(struct soft_vcpu *v, uint32_t page, uint64_t gpa)
 {
 	struct soft_vm *vm = soft_vm_of(v);
 	struct code_page *p = &vm->code.pages[page];
-	if (atomic_load(&p->is_code))
-		return;
-	atomic_store(&p->is_code, 1);
+	/* Another vCPU that finds is_code set already must not decode before the tags are gone either, so `writers` decides alone. */
+	if (!atomic_load(&p->is_code))
+		atomic_store(&p->is_code, 1);
 	const uint32_t self = 1u << v->base.index;
 	uint32_t writers = atomic_load(&vm->code.writers[page]);
 	if (!writers)
 		return;
 	if (writers & ~self) {
 		world_stop(vm, v);
+		/* Read and cleared while nobody can announce: a bit cleared later could be that of a tag made since. */
+		writers = atomic_exchange(&vm->code.writers[page], 0);
 		for (unsigned i = 0; i < vm->base.cfg.n_vcpus; i++)
 			if (writers >> i & 1)
 				x86_tlb_revoke_write(vm->vcpu[i].cpu, gpa);
 		world_start(vm);
 	} else {
 		x86_tlb_revoke_write(v->cpu, gpa);
+		atomic_fetch_and(&vm->code.writers[page], ~self);
 	}
-	atomic_store(&vm->code.writers[page], 0);
 }
 
 static void empty_cache(struct soft_vcpu *v)
@@ -235,9 +237,13 @@ static int take_interrupt(struct soft_vcpu *v)
 
 static enum x86_leave step(struct x86_cpu *c)
 {
-	const bool trap = c->rflags & X86_FL_TF;
+	bool trap = c->rflags & X86_FL_TF;
+	const uint8_t cpl = c->cpl;
 	c->irq_shadow = 0;
 	enum x86_leave why = x86_step(c);
+	/* A SYSCALL that masks TF is not followed by a trap: the kernel's first instruction would find a debug exception in the way. */
+	if (c->cpl < cpl)
+		trap = c->rflags & X86_FL_TF;
 	if (trap && why == X86_LEAVE_STEP) {
 		c->dr[6] |= 0x4000; /* BS */
 		x86_raise_noerr(c, X86_DB);
