@@ -53,8 +53,9 @@ static void *timer_main(void *arg)
 		for (unsigned i = 0; i < vm->base.cfg.n_vcpus; i++) {
 			if (atomic_load(&vm->vcpu[i].sleeping))
 				continue;
-			if (lapic_timer_deadline(vm->chip, i) <= now)
-				lapic_poll_timer(vm->chip, i, now);
+			/* The vCPU may have gone to sleep since, with the deadline already taken off: nobody else would wake it. */
+			if (lapic_timer_deadline(vm->chip, i) <= now && lapic_poll_timer(vm->chip, i, now) && atomic_load(&vm->vcpu[i].sleeping))
+				soft_futex_wake(&vm->vcpu[i].cpu->pending);
 			uint64_t d = lapic_timer_deadline(vm->chip, i);
 			if (d < next)
 				next = d;
