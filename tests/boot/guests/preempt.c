@@ -157,6 +157,9 @@ int guest_main(void)
 	CHECK_EQ(faults(TEST_VA), 820);
 	CHECK_EQ(n_faults, 40);
 	CHECK_EQ(recurse(500), 125250);
+	/* On a busy host the timer is late. */
+	for (unsigned i = 0; ticks <= 20 && i < 500; i++)
+		CHECK_EQ(compute(), want);
 	uint64_t seen = ticks;
 	CHECK(WAIT_FOR(ticks > seen + 3, 2000));
 	cli();

@@ -83,6 +83,19 @@ int guest_main(void)
 	CHECK_EQ(fault.rcx & 0xffff, 0x33);
 	CHECK_EQ(fault.rsp, va + 0x1000);
 
+	/* single-stepping into a system call whose mask has TF: nothing traps on the kernel's side */
+	if (!guest_skip_pvm("TF across SYSCALL")) {
+		memcpy(page, user_one, sizeof user_one);
+		n_calls = 0;
+		const uint64_t v = run_user((void *)va, (void *)(va + 0x1000), 0x300, 0);
+		CHECK(v == 6 || v == 1);
+		CHECK_EQ(n_calls, 1);
+		CHECK_EQ(seen_rflags & 0x100, 0);
+		CHECK_EQ(seen_r11 & 0x100, 0x100);
+		CHECK_EQ(fault.cs, 0x33);
+		CHECK_EQ(fault.rip, va + 2);
+	}
+
 	/* a jump to the entry from ring 3 is no system call */
 	page[0] = 0xff; /* jmp *%rdi */
 	page[1] = 0xe7;
