@@ -266,10 +266,10 @@ HANDLER(iret)
 	TRY(x86_iret(c, u->idx));
 	LEAVE(X86_LEAVE_LOOKUP);
 }
-/* imm: vector */
+/* imm: vector; idx 1: INT1, for which the gate's privilege level does not matter (SDM vol. 2 INT n) */
 HANDLER(int_n)
 {
-	c->exc = (struct x86_exception){.vector = (uint8_t)u->imm, .soft = true, .error = X86_IP_LEN(u)};
+	c->exc = (struct x86_exception){.vector = (uint8_t)u->imm, .soft = !u->idx, .error = X86_IP_LEN(u)};
 	c->rip = X86_RIP_NEXT(c, u) - c->segbase[X86_CS];
 	LEAVE(X86_LEAVE_EXCEPTION);
 }

@@ -258,19 +258,22 @@ static unsigned in_page(uint64_t la, unsigned n)
 	return n < room ? n : room;
 }
 
+/* Where an access goes on in the page behind. 32-bit addresses wrap at 4 GiB; descriptor tables may lie above it even while 32-bit code runs. */
+static uint64_t page_behind(const struct x86_cpu *c, uint64_t la)
+{
+	const uint64_t next = (la & page_mask) + MEM_PAGE_SIZE;
+	return c->mode != X86_MODE_64 && next == 1ull << 32 ? 0 : next;
+}
+
 /* n <= 4096, so at most two pages. Everything is checked before anything is touched. */
 static bool transfer(struct x86_cpu *c, enum x86_tlb_kind kind, uint64_t la, void *v, unsigned n, enum x86_access access)
 {
 	uint8_t *host[2] = {NULL, NULL};
 	uint64_t gpa[2];
 	const unsigned first = in_page(la, n);
-	uint64_t next = la + first;
-	/* 32-bit addresses wrap at 4 GiB. Descriptor tables may lie above it even while 32-bit code runs. */
-	if (c->mode != X86_MODE_64 && next == 1ull << 32)
-		next = 0;
 	if (!find(c, kind, la, access, &host[0], &gpa[0]))
 		return false;
-	if (first < n && !find(c, kind, next, access, &host[1], &gpa[1]))
+	if (first < n && !find(c, kind, page_behind(c, la), access, &host[1], &gpa[1]))
 		return false;
 	for (unsigned i = 0, at = 0; at < n; i++) {
 		unsigned k = i == 0 ? first : n - first;
@@ -334,7 +337,7 @@ bool x86_probe_write(struct x86_cpu *c, uint64_t la, unsigned n)
 	uint64_t gpa;
 	unsigned first = in_page(la, n);
 	return find(c, c->tlb_kind, la, X86_WRITE, &host, &gpa) &&
-	       (first >= n || find(c, c->tlb_kind, la + first, X86_WRITE, &host, &gpa));
+	       (first >= n || find(c, c->tlb_kind, page_behind(c, la), X86_WRITE, &host, &gpa));
 }
 
 void *x86_host(struct x86_cpu *c, uint64_t la, unsigned size, enum x86_access a)
@@ -388,7 +391,7 @@ bool x86_fetch(struct x86_cpu *c, uint64_t la, uint8_t *buf, unsigned want, unsi
 	*n = first;
 	if (first == want)
 		return true;
-	if (!find(c, c->tlb_kind, la + first, X86_EXEC, &host, &gpa))
+	if (!find(c, c->tlb_kind, page_behind(c, la), X86_EXEC, &host, &gpa))
 		return true; /* c->exc says why, should the instruction really reach that far */
 	if (!host) {
 		x86_raise(c, X86_GP, 0);

@@ -847,7 +847,9 @@ static void map_1(struct ctx *t)
 		o->idx = i->opsize;
 		return;
 	case 0xcc: case 0xcd: case 0xf1:
-		emit_end(t, X86_OP_int_n)->imm = op == 0xcc ? X86_BP : op == 0xf1 ? X86_DB : (uint8_t)i->imm;
+		o = emit_end(t, X86_OP_int_n);
+		o->imm = op == 0xcc ? X86_BP : op == 0xf1 ? X86_DB : (uint8_t)i->imm;
+		o->idx = op == 0xf1;
 		return;
 	case 0xcf:
 		emit_end(t, X86_OP_iret)->idx = i->opsize;

@@ -40,6 +40,7 @@ static void take_events(struct soft_vcpu *v)
 		v->nmi_pending = true;
 	if (ev & LAPIC_EV_INIT) {
 		soft_vcpu_reset(v);
+		x86_fp_enter(v->cpu); /* the host's registers follow */
 		v->wait_sipi = true;
 	}
 	if ((ev & LAPIC_EV_SIPI) && v->wait_sipi) {

@@ -127,6 +127,7 @@ static void double_fault(void)
 static const uint8_t user_ud2[] = {0x0f, 0x0b};
 static const uint8_t user_cli[] = {0xfa};
 static const uint8_t user_int3[] = {0xcc};
+static const uint8_t user_int1[] = {0xf1}; /* whose gate is closed to ring 3 */
 static const uint8_t user_int_kernel[] = {0xcd, 0x31};
 static const uint8_t user_hlt[] = {0xf4};
 static const uint8_t user_out[] = {0xe6, 0x80};
@@ -138,6 +139,7 @@ static const struct {
 	{user_ud2, sizeof user_ud2, 6, 0},
 	{user_cli, sizeof user_cli, 13, 0},
 	{user_int3, sizeof user_int3, 3, 0},
+	{user_int1, sizeof user_int1, 1, 0},
 	{user_int_kernel, sizeof user_int_kernel, 13, (0x31 * 8 + 2) & 0xff},
 	{user_hlt, sizeof user_hlt, 13, 0},
 	{user_out, sizeof user_out, 13, 0},
