@@ -41,12 +41,13 @@ unsigned kvm_quirks_detect(void)
 }
 
 /* Linux's numbers of CPUID features: word * 32 + bit (arch/x86/include/asm/cpufeatures.h). In order: XSAVE, POPCNT, SMAP, SMEP, INVPCID, RDSEED,
- * RDRAND, CX16, FSGSBASE, PCID, MOVBE, UMIP; then, because REP in the interpreter goes byte by byte, ERMS, REP_GOOD, FSRM. */
+ * RDRAND, CX16, FSGSBASE, PCID, MOVBE, UMIP, PCLMULQDQ, AES (the kernel's checksums and ciphers would use the last two in ring 0); then, because
+ * REP in the interpreter goes byte by byte, ERMS, REP_GOOD, FSRM. */
 const char *kvm_quirks_cmdline(unsigned quirks)
 {
 	if (!(quirks & KVM_QUIRK_PVM))
 		return "";
-	return "clearcpuid=154,151,308,295,298,306,158,141,288,145,150,514,297,112,580 "
+	return "clearcpuid=154,151,308,295,298,306,158,141,288,145,150,514,129,153,297,112,580 "
 	       "initcall_blacklist=ptp_kvm_init";
 }
 
