@@ -53,10 +53,14 @@ HANDLER(ea_seg)
 	c->r[X86_R_EA] = EA1() + c->segbase[u->src];
 	NEXT();
 }
-/* A RIP-relative address whose displacement from the page start does not fit 32 bits; imm: offset of the next instruction. */
+/* A RIP-relative address whose displacement from the page start does not fit 32 bits, or that is cut to 32 bits (dst 1); imm: offset of
+ * the next instruction. */
 HANDLER(ea_rip)
 {
-	c->r[X86_R_EA] = c->r[X86_R_PAGE] + (uint64_t)u->imm + (uint64_t)(int64_t)u->disp + c->segbase[u->src];
+	uint64_t a = c->r[X86_R_PAGE] + (uint64_t)u->imm + (uint64_t)(int64_t)u->disp;
+	if (u->dst == 1)
+		a = (uint32_t)a;
+	c->r[X86_R_EA] = a + c->segbase[u->src];
 	NEXT();
 }
 

@@ -87,6 +87,7 @@ static struct addr address_of(struct ctx *t, bool may_index, bool with_segment)
 			o->src = (uint8_t)seg;
 			o->disp = i->disp;
 			o->imm = (int32_t)(t->off + i->len);
+			o->dst = i->addrsize == 8 ? 0 : 1;
 			return (struct addr){.base = SLOT_EA, .idx = SLOT_ZERO};
 		}
 	}

@@ -162,6 +162,11 @@ static void user(void)
 		CHECK_EQ(fault.cs, 0x33);
 		CHECK_EQ(fault.rsp, va + 0x1000);
 	}
+	/* an address relative to the instruction is cut to 32 bits with the rest */
+	static const uint8_t lea_eip[] = {0x67, 0x48, 0x8d, 0x05, 0x10, 0, 0, 0, 0x0f, 0x0b}; /* lea 0x10(%eip), %rax; ud2 */
+	memcpy(page, lea_eip, sizeof lea_eip);
+	CHECK_EQ(run_user((void *)va, (void *)(va + 0x1000), 0x200, va), 6);
+	CHECK_EQ(fault.rax, (uint32_t)(va + 8 + 0x10));
 	WRITE_CR(0, READ_CR(0) | 0x40000); /* AM */
 	memcpy(page, user_ac, sizeof user_ac);
 	CHECK_EQ(run_user((void *)va, (void *)(va + 0x1000), 0x200, va), 17);

@@ -59,7 +59,9 @@ static const char *special(const struct x86_op *o, bool *dst, bool *src)
 	switch (o->h) {
 	case X86_OP_ea:
 		return o->dst > 2 ? "address size" : o->src > 7 ? "segment" : NULL;
-	case X86_OP_ea_seg: case X86_OP_ea_rip:
+	case X86_OP_ea_rip:
+		return o->dst > 1 ? "address size" : o->src > 7 ? "segment" : NULL;
+	case X86_OP_ea_seg:
 		return o->src > 7 ? "segment" : NULL;
 	case X86_OP_mov_rseg:
 		*dst = true;
