@@ -163,19 +163,33 @@ void virtq_unpop(struct virtq *q)
 	q->next_avail--;
 }
 
-void virtq_push(struct virtq *q, struct mem *m, uint16_t head, uint32_t written)
+void virtq_fill(struct virtq *q, struct mem *m, unsigned i, uint16_t head, uint32_t written)
 {
 	uint8_t *used = ring(m, q->used, used_bytes(q));
 	if (!q->ready || !used)
 		return;
-	unsigned slot = q->next_used & (q->size - 1);
+	unsigned slot = (q->next_used + i) & (q->size - 1u);
 	uint8_t *elem = used + RING_ELEMS + 8 * slot;
 	__atomic_store_n((uint32_t *)elem, head, __ATOMIC_RELAXED);
 	__atomic_store_n((uint32_t *)(elem + 4), written, __ATOMIC_RELAXED);
-	q->next_used++;
-	/* Release: a driver that sees the new index also sees the entry, and the buffer's contents. */
+	mem_written(m, q->used + RING_ELEMS + 8 * slot, 8);
+}
+
+void virtq_publish(struct virtq *q, struct mem *m, unsigned n)
+{
+	uint8_t *used = ring(m, q->used, used_bytes(q));
+	if (!q->ready || !used)
+		return;
+	q->next_used = (uint16_t)(q->next_used + n);
+	/* Release: a driver that sees the new index also sees the entries, and the buffers' contents. */
 	__atomic_store_n((uint16_t *)(used + RING_IDX), q->next_used, __ATOMIC_RELEASE);
-	mem_written(m, q->used, RING_ELEMS + 8 * (slot + 1));
+	mem_written(m, q->used + RING_IDX, 2);
+}
+
+void virtq_push(struct virtq *q, struct mem *m, uint16_t head, uint32_t written)
+{
+	virtq_fill(q, m, 0, head, written);
+	virtq_publish(q, m, 1);
 }
 
 bool virtq_should_interrupt(struct virtq *q, const struct mem *m)

@@ -56,6 +56,10 @@ int virtq_pop(struct virtq *q, const struct mem *m, struct virtq_chain *c);
 void virtq_unpop(struct virtq *q);
 /* Returns chain `head` to the driver, `written` bytes of its writable part having been filled from the start. */
 void virtq_push(struct virtq *q, struct mem *m, uint16_t head, uint32_t written);
+/* The same in two steps, for a packet that takes several chains, which the driver must see all at once: entry i of a group is
+ * filled in without being shown, then the group's n entries are. A group is at most `size` entries. */
+void virtq_fill(struct virtq *q, struct mem *m, unsigned i, uint16_t head, uint32_t written);
+void virtq_publish(struct virtq *q, struct mem *m, unsigned n);
 /* After pushes: must the driver be interrupted? Asks and remembers. */
 bool virtq_should_interrupt(struct virtq *q, const struct mem *m);
 /* Asks the driver to notify about new chains; true when there already is one, so that the caller must look again. */

@@ -20,7 +20,7 @@
 #include "mem/mem.h"
 #include "virtio/queue.h"
 
-#define VIRTIO_MAX_QUEUES 5
+#define VIRTIO_MAX_QUEUES 17 /* eight pairs and a control queue of a network device */
 
 struct virtio_dev;
 

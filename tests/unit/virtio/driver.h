@@ -13,7 +13,7 @@
 #include "mem/mem.h"
 #include "virtio/virtio.h"
 
-#define DRV_MAX_QUEUES 5
+#define DRV_MAX_QUEUES 17
 
 struct drv_queue {
 	unsigned size;
