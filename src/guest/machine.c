@@ -127,9 +127,6 @@ int machine_setup(void *ctx, const struct agent_setup *m, uint32_t *code, struct
 		return cai_fail_errno(err, errno, "cannot set the host name \"%.64s\"", m->hostname);
 	loopback_up();
 	write_file("/proc/self/oom_score_adj", "-1000");
-	/* An idle sandbox should sleep: per-second folding of statistics and compaction ahead of need are what keeps Linux awake. */
-	write_file("/proc/sys/vm/stat_interval", "600");
-	write_file("/proc/sys/vm/compaction_proactiveness", "0");
 
 	*code = AGENT_E_ROOTFS;
 	if (disk && (rootfs_mount(m, err) < 0 || rootfs_enter(m, err) < 0))
