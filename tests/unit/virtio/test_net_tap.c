@@ -12,6 +12,7 @@
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <linux/if_tun.h>
+#include <linux/rtnetlink.h>
 #include <linux/virtio_mmio.h>
 #include <linux/virtio_net.h>
 #include <linux/virtio_ring.h>
@@ -433,13 +434,28 @@ static void what_the_kernel_refuses_is_dropped(void **state)
 	assert_int_equal(s.tx_frames + s.tx_dropped, 20002);
 }
 
+static void delete_tap(void)
+{
+	struct {
+		struct nlmsghdr h;
+		struct ifinfomsg i;
+	} msg = {.h = {.nlmsg_len = sizeof(msg), .nlmsg_type = RTM_DELLINK, .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK},
+		 .i = {.ifi_index = (int)if_nametoindex("tap0")}};
+	uint8_t answer[512];
+	int s = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	assert_int_equal(send(s, &msg, sizeof(msg), 0), sizeof(msg));
+	assert_true(recv(s, answer, sizeof(answer), 0) > 0);
+	assert_int_equal(if_nametoindex("tap0"), 0);
+	close(s);
+}
+
 static void a_deleted_tap_takes_the_link_down(void **state)
 {
 	struct virtio_net_stats s;
 	start(1, 0, 0);
 	give_rx(10);
 	virtio_net_poll(n);
-	assert_int_equal(system("ip link del tap0"), 0);
+	delete_tap();
 	virtio_net_poll(n);
 	virtio_net_get_stats(n, &s);
 	assert_false(s.link_up);
