@@ -77,7 +77,7 @@ static bool may_write(struct x86_cpu *c, uint64_t gpa)
 	const uint64_t page = mem_page_index(&m->mem, gpa);
 	must(page < XM_RAM / MEM_PAGE_SIZE);
 	if (!m->use_code)
-		return true;
+		return false; /* so that every write is told: see code_written() */
 	if (atomic_load(&m->code.pages[page].is_code))
 		return false;
 	atomic_fetch_or(&m->code.writers[page], 1);
@@ -88,6 +88,10 @@ static bool code_written(struct x86_cpu *c, uint64_t gpa, unsigned len)
 	struct xm *m = c->owner;
 	must(mem_hva(&m->mem, gpa, len) && len && (gpa & (MEM_PAGE_SIZE - 1)) + len <= MEM_PAGE_SIZE);
 	const uint32_t page = (uint32_t)mem_page_index(&m->mem, gpa);
+	/* A REP instruction that overwrites itself is decoded anew after a chunk, in a block; so single steps must do that too. */
+	uint64_t code;
+	if (!m->use_code && x86_translate_peek(c, c->rip, &code) && code >> MEM_PAGE_SHIFT == gpa >> MEM_PAGE_SHIFT)
+		return (code & (MEM_PAGE_SIZE - 1)) <= MEM_PAGE_SIZE - X86_MAX_LEN;
 	if (!m->use_code || !code_invalidate(&m->code, page, gpa & (MEM_PAGE_SIZE - 1), len))
 		return false;
 	x86_forget_jumps(c, true, true);
