@@ -183,7 +183,7 @@ static char *first_existing(const char *dir, const char *const *rel)
 
 char *paths_libexec(const char *name, struct cai_error *err)
 {
-	char dir[4096], a[128], b[128];
+	char dir[4096], a[128], b[128], c[128];
 	const char *env = getenv("CAISSON_LIBEXEC");
 	if (env && *env) {
 		char *p = path_join(env, name);
@@ -201,7 +201,8 @@ char *paths_libexec(const char *name, struct cai_error *err)
 	}
 	snprintf(a, sizeof(a), "../libexec/caisson/%s", name);
 	snprintf(b, sizeof(b), "../vmm/%s", name);
-	char *p = first_existing(dir, (const char *const[]){a, b, NULL});
+	snprintf(c, sizeof(c), "../image/%s", name);
+	char *p = first_existing(dir, (const char *const[]){a, b, c, NULL});
 	if (!p)
 		cai_fail(err, ENOENT,
 			 "%s is missing: neither %s/%s nor the build tree's exists; install Caisson again or "
