@@ -162,6 +162,7 @@ HANDLER(fwait)
 	NEXT();
 }
 
+/* FNSTSW writes AX before the last operands are used, so no address may live there: "=&a". */
 #define LOAD_FORM(name, T, insn)                                                                                   \
 	HANDLER(x87_##name)                                                                                        \
 	{                                                                                                          \
@@ -171,7 +172,7 @@ HANDLER(fwait)
 			SLOWLY();                                                                                  \
 		struct f80 *d = push(c);                                                                           \
 		uint16_t sw;                                                                                       \
-		__asm__ volatile(insn " %2\n\tfnstsw %0\n\tfstpt %1" : "=a"(sw), "=m"(*d) : "m"(*p) : "st");       \
+		__asm__ volatile(insn " %2\n\tfnstsw %0\n\tfstpt %1" : "=&a"(sw), "=m"(*d) : "m"(*p) : "st");       \
 		take_status(c, sw);                                                                                \
 		note(c, u);                                                                                        \
 		c->fdp = ea;                                                                                       \
@@ -220,7 +221,7 @@ HANDLER(x87_fstp_m80)
 			SLOWLY();                                                                                  \
 		uint16_t sw;                                                                                       \
 		control_in(c);                                                                                     \
-		__asm__ volatile("fldt %2\n\t" insn " %1\n\tfnstsw %0" : "=a"(sw), "=m"(*p) : "m"(*st(c, 0)) : "st"); \
+		__asm__ volatile("fldt %2\n\t" insn " %1\n\tfnstsw %0" : "=&a"(sw), "=m"(*p) : "m"(*st(c, 0)) : "st"); \
 		control_out(c);                                                                                    \
 		take_status(c, sw);                                                                                \
 		after;                                                                                             \
@@ -247,7 +248,7 @@ STORE_FORM(fistp_m64, un64, "fistpll", pop(c))
 			SLOWLY();                                                                                  \
 		uint16_t sw;                                                                                       \
 		__asm__ volatile("fldt %2\n\t.byte " bytes "\n\tfnstsw %0"                                         \
-				 : "=a"(sw), "=m"(*p)                                                              \
+				 : "=&a"(sw), "=m"(*p)                                                              \
 				 : "m"(*st(c, 0)), "d"(p)                                                          \
 				 : "st");                                                                          \
 		take_status(c, sw);                                                                                \
@@ -358,12 +359,12 @@ SIGN_FORM(fabs, &= 0x7f)
  * the reversed pops. */
 #define RUN_REG(bytes)                                                                                             \
 	__asm__ volatile("fldt %2\n\tfldt %3\n\t.byte 0xde," bytes "\n\tfnstsw %0\n\tfstpt %1"                      \
-			 : "=a"(sw), "=m"(*d)                                                                      \
+			 : "=&a"(sw), "=m"(*d)                                                                      \
 			 : "m"(*a), "m"(*b)                                                                        \
 			 : "st", "st(1)")
 /* *d = *d op memory. Loading the operand first would report a denormal even where the operation is invalid. */
 #define RUN_MEM(insn)                                                                                              \
-	__asm__ volatile("fldt %1\n\t" insn " %2\n\tfnstsw %0\n\tfstpt %1" : "=a"(sw), "+m"(*d) : "m"(*b) : "st")
+	__asm__ volatile("fldt %1\n\t" insn " %2\n\tfnstsw %0\n\tfstpt %1" : "=&a"(sw), "+m"(*d) : "m"(*b) : "st")
 
 #define ARITH_REG(name, dest, after)                                                                               \
 	HANDLER(x87_##name)                                                                                        \
@@ -431,7 +432,7 @@ COMPARE_FORM(fucomi, "fucomip")
 		struct f80 *d = st(c, 0);                                                                          \
 		uint16_t sw;                                                                                       \
 		control_in(c);                                                                                     \
-		__asm__ volatile("fldt %1\n\t" #name "\n\tfnstsw %0\n\tfstpt %1" : "=a"(sw), "+m"(*d) : : "st");   \
+		__asm__ volatile("fldt %1\n\t" #name "\n\tfnstsw %0\n\tfstpt %1" : "=&a"(sw), "+m"(*d) : : "st");   \
 		control_out(c);                                                                                    \
 		take_status(c, sw);                                                                                \
 		note(c, u);                                                                                        \
