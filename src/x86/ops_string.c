@@ -10,6 +10,8 @@
  */
 #include "x86/op.h"
 
+#include "x86/system.h"
+
 #if !X86_TIER_FAST
 /* Address registers under the address size. */
 static uint64_t get_reg(const struct x86_cpu *c, unsigned r, unsigned asize)
@@ -240,17 +242,11 @@ HANDLER(cmps)
 	NEXT();
 }
 
-/* Port I/O at CPL > IOPL would need the TSS's permission map, which no guest of ours uses: #GP. */
-static bool io_allowed(struct x86_cpu *c)
-{
-	return !(c->cr0 & X86_CR0_PE) || c->cpl <= ((c->rflags & X86_FL_IOPL) >> 12) || x86_raise(c, X86_GP, 0);
-}
-
 HANDLER(ins)
 {
 	const unsigned size = u->dst, asize = u->src;
 	uint64_t count = u->imm ? get_reg(c, X86_RCX, asize) : 1;
-	if (!io_allowed(c))
+	if (!x86_io_allowed(c))
 		return x86_fault(c, u);
 	while (count) {
 		uint64_t v = ~0ull, di = get_reg(c, X86_RDI, asize), to = linear(c, X86_ES, di);
@@ -275,7 +271,7 @@ HANDLER(outs)
 {
 	const unsigned size = u->dst, asize = u->src;
 	uint64_t count = u->imm ? get_reg(c, X86_RCX, asize) : 1;
-	if (!io_allowed(c))
+	if (!x86_io_allowed(c))
 		return x86_fault(c, u);
 	while (count) {
 		uint64_t v = 0, si = get_reg(c, X86_RSI, asize);

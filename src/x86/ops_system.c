@@ -546,13 +546,9 @@ HANDLER(mov_rdr)
 	NEXT();
 }
 /* idx: size; src 0: port in imm, 1: port in DX */
-static bool io_allowed(struct x86_cpu *c)
-{
-	return !(c->cr0 & X86_CR0_PE) || c->cpl <= IOPL(c) || x86_raise(c, X86_GP, 0);
-}
 HANDLER(in)
 {
-	TRY(io_allowed(c));
+	TRY(x86_io_allowed(c));
 	uint64_t v = ~0ull;
 	uint16_t port = u->src ? (uint16_t)c->r[X86_RDX] : (uint8_t)u->imm;
 	if (!c->env->pio(c, port, &v, u->idx, false))
@@ -568,7 +564,7 @@ HANDLER(in)
 /* A write may end the machine, so the run loop looks at `pending` behind it. */
 HANDLER(out)
 {
-	TRY(io_allowed(c));
+	TRY(x86_io_allowed(c));
 	uint64_t v = c->r[X86_RAX];
 	uint16_t port = u->src ? (uint16_t)c->r[X86_RDX] : (uint8_t)u->imm;
 	c->env->pio(c, port, &v, u->idx, true);

@@ -312,6 +312,11 @@ bool x86_ltr(struct x86_cpu *c, uint16_t selector)
 	return true;
 }
 
+bool x86_io_allowed(struct x86_cpu *c)
+{
+	return !(c->cr0 & X86_CR0_PE) || c->cpl <= ((c->rflags & X86_FL_IOPL) >> 12) || x86_raise(c, X86_GP, 0);
+}
+
 /* Control registers, SDM vol. 3 section 2.5. */
 #define CR4_ALLOWED                                                                                                \
 	(X86_CR4_TSD | 0x8u /* DE */ | X86_CR4_PSE | X86_CR4_PAE | 0x40u /* MCE */ | X86_CR4_PGE | 0x100u /* PCE */ | \

@@ -29,6 +29,8 @@ void x86_flat_ss(struct x86_cpu *c, uint16_t selector, unsigned dpl);
 
 bool x86_write_cr(struct x86_cpu *c, unsigned n, uint64_t v);
 bool x86_read_cr(struct x86_cpu *c, unsigned n, uint64_t *v);
+/* Port I/O: at CPL > IOPL it would need the TSS's permission map, which is not implemented: #GP. */
+bool x86_io_allowed(struct x86_cpu *c);
 bool x86_read_msr(struct x86_cpu *c, uint32_t msr, uint64_t *v);
 bool x86_write_msr(struct x86_cpu *c, uint32_t msr, uint64_t v);
 
