@@ -19,9 +19,13 @@ struct cli_command {
 extern const struct cli_command cli_commands[]; /* ends with a NULL name */
 
 int cmd_run(int argc, char **argv);
+int cmd_pull(int argc, char **argv);
+int cmd_image(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 void help_run(void);
+void help_pull(void);
+void help_image(void);
 void help_doctor(void);
 void help_version(void);
 

@@ -25,6 +25,8 @@ static void help_help(void)
 
 const struct cli_command cli_commands[] = {
     {"run", "run a command in a new sandbox", cmd_run, help_run},
+    {"pull", "fetch an image from a registry", cmd_pull, help_pull},
+    {"image", "import, list, inspect and remove images", cmd_image, help_image},
     {"doctor", "say what this host offers, what is missing and how to mend it", cmd_doctor, help_doctor},
     {"version", "print the version", cmd_version, help_version},
     {"help", "print this, or the help of a command", cmd_help, help_help},

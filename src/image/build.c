@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: an image's id is the digest of its configuration document, which holds the digests of the unpacked layers: two
- * images of one id have the same root and the same settings, however they were packed and wherever they came from. What
- * has no configuration gets one made up of nothing but its content, so that importing the same thing twice gives one image.
+ * Theory of operation: an image's id is the digest of its configuration document, which holds the digests of
+ * the unpacked layers: two images of one id have the same root and the same settings, however they were
+ * packed and wherever they came from. What has no configuration gets one made up of nothing but its content,
+ * so that importing the same thing twice gives one image.
  */
 #include "image/build.h"
 
@@ -16,17 +17,19 @@
 #include "base/cleanup.h"
 #include "image/digest.h"
 
-static json_t *answer(const char *id, const struct image_origin *from, bool is_new, const struct unpack_result *r)
+static json_t *answer(const char *id, const struct image_origin *from, bool is_new,
+		      const struct unpack_result *r)
 {
-	return json_pack("{s:s,s:s?,s:b,s:I,s:I}", "id", id, "tag", from->tag, "new", is_new, "size", (json_int_t)(r ? r->size : 0), "entries",
-			 (json_int_t)(r ? r->entries : 0));
+	return json_pack("{s:s,s:s?,s:b,s:I,s:I}", "id", id, "tag", from->tag, "new", is_new, "size",
+			 (json_int_t)(r ? r->size : 0), "entries", (json_int_t)(r ? r->entries : 0));
 }
 
-static json_t *commit(struct image_store *s, const char *temp, int fd, const char *id, json_t *config, const struct image_origin *from,
-		      const struct unpack_result *r, struct cai_error *err)
+static json_t *commit(struct image_store *s, const char *temp, int fd, const char *id, json_t *config,
+		      const struct image_origin *from, const struct unpack_result *r, struct cai_error *err)
 {
-	json_t *meta = json_pack("{s:i,s:s,s:s,s:I,s:I,s:s,s:O}", "version", 1, "id", id, "manifest", from->manifest, "size", (json_int_t)r->size,
-				 "imported", (json_int_t)time(NULL), "source", from->source, "image", config);
+	json_t *meta = json_pack("{s:i,s:s,s:s,s:I,s:I,s:s,s:O}", "version", 1, "id", id, "manifest",
+				 from->manifest, "size", (json_int_t)r->size, "imported",
+				 (json_int_t)time(NULL), "source", from->source, "image", config);
 	if (!meta) {
 		cai_fail(err, ENOMEM, "cannot describe the image (is its source's name no UTF-8?)");
 		return NULL;
@@ -51,10 +54,11 @@ static int make_files(struct image_store *s, char temp[64], int *out, int *spill
 	return 0;
 }
 
-json_t *image_build(struct image_store *s, const char *config, size_t n, struct unpack_layer *layers, unsigned n_layers,
-		    const struct image_origin *from, struct cai_error *err)
+json_t *image_build(struct image_store *s, const char *config, size_t n, struct unpack_layer *layers,
+		    unsigned n_layers, const struct image_origin *from, struct cai_error *err)
 {
-	char id[IMAGE_DIGEST_LEN + 1], have[IMAGE_DIGEST_LEN + 1], temp[64], ids[OCI_MAX_LAYERS][IMAGE_DIGEST_LEN + 1];
+	char id[IMAGE_DIGEST_LEN + 1], have[IMAGE_DIGEST_LEN + 1], temp[64],
+	    ids[OCI_MAX_LAYERS][IMAGE_DIGEST_LEN + 1];
 	cleanup_close int out = -1, spill = -1;
 	cleanup_free struct unpack_result *r = calloc(1, sizeof(*r));
 	json_t *result = NULL, *doc = oci_parse(config, n, "the image's configuration", err);
@@ -79,7 +83,8 @@ out:
 	return result;
 }
 
-json_t *image_build_bare(struct image_store *s, const struct unpack_layer *layer, int dir, const struct image_origin *from, struct cai_error *err)
+json_t *image_build_bare(struct image_store *s, const struct unpack_layer *layer, int dir,
+			 const struct image_origin *from, struct cai_error *err)
 {
 	char id[IMAGE_DIGEST_LEN + 1], temp[64];
 	cleanup_close int out = -1, spill = -1;
@@ -91,8 +96,8 @@ json_t *image_build_bare(struct image_store *s, const struct unpack_layer *layer
 	int done = layer ? unpack_layers(layer, 1, out, spill, &tree_default_limits, r, err)
 			 : unpack_directory(dir, out, spill, &tree_default_limits, r, err);
 	if (done == 0) {
-		doc = json_pack("{s:s,s:s,s:{},s:{s:s,s:[s]}}", "architecture", "amd64", "os", "linux", "config", "rootfs", "type", "layers",
-				"diff_ids", r->diff_ids[0]);
+		doc = json_pack("{s:s,s:s,s:{},s:{s:s,s:[s]}}", "architecture", "amd64", "os", "linux",
+				"config", "rootfs", "type", "layers", "diff_ids", r->diff_ids[0]);
 		text = doc ? json_dumps(doc, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
 		if (text && digest_of(text, strlen(text), id) == 0)
 			result = commit(s, temp, out, id, doc, from, r, err);

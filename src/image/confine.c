@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: the system call filter is the wall: without open, socket, clone and execve there is nothing to get hold
- * of. Namespaces with an empty root, no capabilities and another user are behind it, for the day that a kernel bug is reachable
- * through read() and mmap(). They are entered where the host allows it and done without where it does not; the filter is not.
+ * Theory of operation: the system call filter is the wall: without open, socket, clone and execve there is
+ * nothing to get hold of. Namespaces with an empty root, no capabilities and another user are behind it, for
+ * the day that a kernel bug is reachable through read() and mmap(). They are entered where the host allows it
+ * and done without where it does not; the filter is not.
  *
- * A sanitizer's runtime makes calls of its own, so builds with one go without the filter and the memory limit.
+ * A sanitizer's runtime makes calls of its own, so builds with one go without the filter and the memory
+ * limit.
  */
 #include "image/confine.h"
 
@@ -61,8 +63,10 @@ static void write_text(const char *path, const char *text)
 static bool empty_root(void)
 {
 	return mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
-	       mount("jail", "/proc", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0500,size=4k,nr_inodes=2") == 0 &&
-	       chdir("/proc") == 0 && syscall(SYS_pivot_root, ".", ".") == 0 && umount2(".", MNT_DETACH) == 0 && chdir("/") == 0;
+	       mount("jail", "/proc", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
+		     "mode=0500,size=4k,nr_inodes=2") == 0 &&
+	       chdir("/proc") == 0 && syscall(SYS_pivot_root, ".", ".") == 0 &&
+	       umount2(".", MNT_DETACH) == 0 && chdir("/") == 0;
 }
 
 static void isolate(bool files)
@@ -80,7 +84,8 @@ static void isolate(bool files)
 	flags |= CLONE_NEWNS;
 	if (uid == 0 && unshare(flags) == 0) {
 		empty_root();
-		if (setgroups(0, NULL) == 0 && setresgid(NOBODY, NOBODY, NOBODY) == 0 && setresuid(NOBODY, NOBODY, NOBODY) == 0)
+		if (setgroups(0, NULL) == 0 && setresgid(NOBODY, NOBODY, NOBODY) == 0 &&
+		    setresuid(NOBODY, NOBODY, NOBODY) == 0)
 			return;
 		return;
 	}
@@ -102,7 +107,8 @@ static int drop_capabilities(bool keep_read, struct cai_error *err)
 		prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
 	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
 	if (keep_read && geteuid() == 0) {
-		/* trusted.* attributes are read with CAP_SYS_ADMIN only; they are left behind rather than that kept. */
+		/* trusted.* attributes are read with CAP_SYS_ADMIN only; they are left behind rather than
+		 * that kept. */
 		d[0].permitted = d[0].effective = 1u << CAP_DAC_READ_SEARCH;
 		if (syscall(SYS_capset, &h, d) == 0)
 			goto done;
@@ -119,17 +125,23 @@ done:
 static int filter(bool files, struct cai_error *err)
 {
 	static const int allowed[] = {
-		SCMP_SYS(read), SCMP_SYS(pread64), SCMP_SYS(write), SCMP_SYS(pwrite64), SCMP_SYS(writev), SCMP_SYS(lseek), SCMP_SYS(fallocate),
-		SCMP_SYS(ftruncate), SCMP_SYS(fstat), SCMP_SYS(newfstatat), SCMP_SYS(close), SCMP_SYS(brk), SCMP_SYS(mmap), SCMP_SYS(munmap),
-		SCMP_SYS(mremap), SCMP_SYS(madvise), SCMP_SYS(mprotect), SCMP_SYS(futex), SCMP_SYS(getrandom), SCMP_SYS(clock_gettime),
-		SCMP_SYS(gettimeofday), SCMP_SYS(getpid), SCMP_SYS(gettid), SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigprocmask),
-		SCMP_SYS(rt_sigreturn), SCMP_SYS(tgkill), SCMP_SYS(sched_yield), SCMP_SYS(restart_syscall), SCMP_SYS(exit),
-		SCMP_SYS(exit_group),
+	    SCMP_SYS(read),	      SCMP_SYS(pread64),	 SCMP_SYS(write),
+	    SCMP_SYS(pwrite64),	      SCMP_SYS(writev),		 SCMP_SYS(lseek),
+	    SCMP_SYS(fallocate),      SCMP_SYS(ftruncate),	 SCMP_SYS(fstat),
+	    SCMP_SYS(newfstatat),     SCMP_SYS(close),		 SCMP_SYS(brk),
+	    SCMP_SYS(mmap),	      SCMP_SYS(munmap),		 SCMP_SYS(mremap),
+	    SCMP_SYS(madvise),	      SCMP_SYS(mprotect),	 SCMP_SYS(futex),
+	    SCMP_SYS(getrandom),      SCMP_SYS(clock_gettime),	 SCMP_SYS(gettimeofday),
+	    SCMP_SYS(getpid),	      SCMP_SYS(gettid),		 SCMP_SYS(rt_sigaction),
+	    SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigreturn),	 SCMP_SYS(tgkill),
+	    SCMP_SYS(sched_yield),    SCMP_SYS(restart_syscall), SCMP_SYS(exit),
+	    SCMP_SYS(exit_group),
 	};
 	static const int reading[] = {
-		SCMP_SYS(openat), SCMP_SYS(getdents64), SCMP_SYS(readlinkat), SCMP_SYS(flistxattr), SCMP_SYS(fgetxattr), SCMP_SYS(llistxattr),
-		SCMP_SYS(lgetxattr), SCMP_SYS(fcntl), SCMP_SYS(readlink), SCMP_SYS(statx),
-		SCMP_SYS(getuid), SCMP_SYS(getgid), SCMP_SYS(geteuid), SCMP_SYS(getegid),
+	    SCMP_SYS(openat),	 SCMP_SYS(getdents64), SCMP_SYS(readlinkat), SCMP_SYS(flistxattr),
+	    SCMP_SYS(fgetxattr), SCMP_SYS(llistxattr), SCMP_SYS(lgetxattr),  SCMP_SYS(fcntl),
+	    SCMP_SYS(readlink),	 SCMP_SYS(statx),      SCMP_SYS(getuid),     SCMP_SYS(getgid),
+	    SCMP_SYS(geteuid),	 SCMP_SYS(getegid),
 	};
 	if (SANITIZED)
 		return 0;
@@ -142,7 +154,8 @@ static int filter(bool files, struct cai_error *err)
 	for (size_t k = 0; files && k < ARRAY_LEN(reading) && r == 0; k++)
 		r = seccomp_rule_add(c, SCMP_ACT_ALLOW, reading[k], 0);
 	/* What libraries probe for and do without. */
-	static const int harmless[] = {SCMP_SYS(open), SCMP_SYS(openat), SCMP_SYS(ioctl), SCMP_SYS(sysinfo), SCMP_SYS(prlimit64), SCMP_SYS(readlink)};
+	static const int harmless[] = {SCMP_SYS(open),	  SCMP_SYS(openat),    SCMP_SYS(ioctl),
+				       SCMP_SYS(sysinfo), SCMP_SYS(prlimit64), SCMP_SYS(readlink)};
 	for (size_t k = 0; k < ARRAY_LEN(harmless) && r == 0; k++)
 		if (!files || (harmless[k] != SCMP_SYS(openat) && harmless[k] != SCMP_SYS(readlink)))
 			r = seccomp_rule_add(c, SCMP_ACT_ERRNO(EPERM), harmless[k], 0);

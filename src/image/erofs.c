@@ -2,15 +2,16 @@
 /*
  * Theory of operation
  *
- * Block 0 is the superblock. Contents follow in the order in which they come, a file's whole blocks in one run, so that
- * nothing is ever moved; what a later layer replaces is punched out again. The last, partial block of a file belongs beside its
- * inode, which is placed only at the end, so it waits in a scratch file meanwhile (memory would not be bounded by the number
- * of files). At the end, one pass in breadth-first order numbers the inodes and lays them out, directories included; a
- * second one writes them. An inode's number is its place in 32-byte slots after meta_blkaddr; the root's must fit 16 bits, so
- * it comes first.
+ * Block 0 is the superblock. Contents follow in the order in which they come, a file's whole blocks in one
+ * run, so that nothing is ever moved; what a later layer replaces is punched out again. The last, partial
+ * block of a file belongs beside its inode, which is placed only at the end, so it waits in a scratch file
+ * meanwhile (memory would not be bounded by the number of files). At the end, one pass in breadth-first order
+ * numbers the inodes and lays them out, directories included; a second one writes them. An inode's number is
+ * its place in 32-byte slots after meta_blkaddr; the root's must fit 16 bits, so it comes first.
  *
- * A tail is inline only where inode, attributes and tail fit one block, since the kernel reads it from one; else the file takes one
- * more data block. Sparse files have a map of chunks, large enough that the map stays small.
+ * A tail is inline only where inode, attributes and tail fit one block, since the kernel reads it from one;
+ * else the file takes one more data block. Sparse files have a map of chunks, large enough that the map stays
+ * small.
  */
 #include "image/erofs.h"
 
@@ -24,24 +25,24 @@
 
 #include "base/util.h"
 
-#define MAGIC		   0xe0f5e1e2u
-#define SUPER_OFFSET	   1024u
-#define SUPER_SIZE	   128u
-#define COMPAT_CHECKSUM	   1u
-#define COMPAT_MTIME	   2u
-#define INCOMPAT_CHUNKED   4u
-#define SLOT		   32u
-#define INODE_SIZE	   64u
-#define LAYOUT_PLAIN	   0u
-#define LAYOUT_INLINE	   2u
-#define LAYOUT_CHUNK	   4u
-#define DIRENT_SIZE	   12u
-#define XATTR_HEADER	   12u
-#define NO_BLOCK	   0xffffffffu
-#define MAX_CHUNKS	   16384u     /* of one file: the map is at most 64 KiB */
-#define MAX_MAP_ENTRIES	   (32u << 20) /* of all files */
-#define SPILL_BUF	   65536u
-#define OUT_BUF		   (256u << 10)
+#define MAGIC		 0xe0f5e1e2u
+#define SUPER_OFFSET	 1024u
+#define SUPER_SIZE	 128u
+#define COMPAT_CHECKSUM	 1u
+#define COMPAT_MTIME	 2u
+#define INCOMPAT_CHUNKED 4u
+#define SLOT		 32u
+#define INODE_SIZE	 64u
+#define LAYOUT_PLAIN	 0u
+#define LAYOUT_INLINE	 2u
+#define LAYOUT_CHUNK	 4u
+#define DIRENT_SIZE	 12u
+#define XATTR_HEADER	 12u
+#define NO_BLOCK	 0xffffffffu
+#define MAX_CHUNKS	 16384u	     /* of one file: the map is at most 64 KiB */
+#define MAX_MAP_ENTRIES	 (32u << 20) /* of all files */
+#define SPILL_BUF	 65536u
+#define OUT_BUF		 (256u << 10)
 
 int erofs_writer_init(struct erofs_writer *w, int fd, int spill, uint64_t max_bytes, struct cai_error *err)
 {
@@ -92,7 +93,11 @@ static unsigned xattr_prefix(const char *name, const char **rest)
 	static const struct {
 		const char *prefix;
 		unsigned index;
-	} table[] = {{"user.", 1}, {"system.posix_acl_access", 2}, {"system.posix_acl_default", 3}, {"trusted.", 4}, {"security.", 6}};
+	} table[] = {{"user.", 1},
+		     {"system.posix_acl_access", 2},
+		     {"system.posix_acl_default", 3},
+		     {"trusted.", 4},
+		     {"security.", 6}};
 	for (size_t k = 0; k < ARRAY_LEN(table); k++) {
 		size_t n = strlen(table[k].prefix);
 		if (!strncmp(name, table[k].prefix, n)) {
@@ -127,7 +132,8 @@ static int begin_sparse(struct erofs_writer *w, struct tree_inode *i, struct cai
 	while ((blocks + (1ull << i->chunk_bits) - 1) >> i->chunk_bits > MAX_CHUNKS)
 		i->chunk_bits++;
 	if (i->chunk_bits > 31 || i->size > (uint64_t)INT64_MAX)
-		return cai_fail(err, EFBIG, "a sparse file of %llu bytes is larger than EROFS can hold", (unsigned long long)i->size);
+		return cai_fail(err, EFBIG, "a sparse file of %llu bytes is larger than EROFS can hold",
+				(unsigned long long)i->size);
 	i->n_chunks = (uint32_t)((blocks + (1ull << i->chunk_bits) - 1) >> i->chunk_bits);
 	w->map_entries += i->n_chunks;
 	if (w->map_entries > MAX_MAP_ENTRIES)
@@ -240,7 +246,8 @@ int erofs_file_end(struct erofs_writer *w, struct cai_error *err)
 static void punch(struct erofs_writer *w, uint32_t block, uint64_t n)
 {
 	if (block != NO_BLOCK && n)
-		fallocate(w->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)block * EROFS_BLOCK, (off_t)(n * EROFS_BLOCK));
+		fallocate(w->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)block * EROFS_BLOCK,
+			  (off_t)(n * EROFS_BLOCK));
 }
 
 void erofs_file_drop(void *writer, struct tree_inode *i)
@@ -250,14 +257,16 @@ void erofs_file_drop(void *writer, struct tree_inode *i)
 		return;
 	if (i->chunks)
 		for (uint32_t k = 0; k < i->n_chunks; k++) {
-			uint64_t chunk = 1ull << i->chunk_bits, left = (i->size + EROFS_BLOCK - 1) / EROFS_BLOCK - k * chunk;
+			uint64_t chunk = 1ull << i->chunk_bits,
+				 left = (i->size + EROFS_BLOCK - 1) / EROFS_BLOCK - k * chunk;
 			punch(w, i->chunks[k], left < chunk ? left : chunk);
 		}
 	else if (i->n_blocks)
 		punch(w, i->block, i->n_blocks);
 }
 
-/* ---- metadata -------------------------------------------------------------------------------------------------- */
+/* ---- metadata
+ * -------------------------------------------------------------------------------------------------- */
 
 struct entry {
 	const char *name;
@@ -328,13 +337,20 @@ static size_t block_of(const struct listing *l, size_t k, uint32_t *bytes)
 static uint8_t file_type(uint32_t mode)
 {
 	switch (mode & S_IFMT) {
-	case S_IFREG: return 1;
-	case S_IFDIR: return 2;
-	case S_IFCHR: return 3;
-	case S_IFBLK: return 4;
-	case S_IFIFO: return 5;
-	case S_IFSOCK: return 6;
-	case S_IFLNK: return 7;
+	case S_IFREG:
+		return 1;
+	case S_IFDIR:
+		return 2;
+	case S_IFCHR:
+		return 3;
+	case S_IFBLK:
+		return 4;
+	case S_IFIFO:
+		return 5;
+	case S_IFSOCK:
+		return 6;
+	case S_IFLNK:
+		return 7;
 	}
 	return 0;
 }
@@ -376,7 +392,8 @@ static void place(struct plan *p, struct tree_inode *i)
 	i->next = NULL;
 }
 
-static int plan_inode(struct erofs_writer *w, struct plan *p, struct tree_inode *i, struct listing *l, struct cai_error *err)
+static int plan_inode(struct erofs_writer *w, struct plan *p, struct tree_inode *i, struct listing *l,
+		      struct cai_error *err)
 {
 	uint64_t first;
 	if (S_ISDIR(i->mode)) {
@@ -495,7 +512,8 @@ static int write_xattrs(struct out *o, const struct tree_inode *i, struct cai_er
 		size_t n = strlen(rest), used = 4 + n + x->len;
 		e[0] = (uint8_t)n;
 		store_le16(e + 2, x->len);
-		if (out_put(o, e, 4, err) < 0 || out_put(o, rest, n, err) < 0 || out_put(o, x->value, x->len, err) < 0 ||
+		if (out_put(o, e, 4, err) < 0 || out_put(o, rest, n, err) < 0 ||
+		    out_put(o, x->value, x->len, err) < 0 ||
 		    out_put(o, NULL, align_up(used, 4) - used, err) < 0)
 			return -1;
 	}
@@ -503,7 +521,8 @@ static int write_xattrs(struct out *o, const struct tree_inode *i, struct cai_er
 }
 
 /* Directory blocks go to the data area, the last one perhaps to tail. */
-static int write_dir(struct erofs_writer *w, struct tree_inode *i, struct listing *l, uint8_t *tail, struct cai_error *err)
+static int write_dir(struct erofs_writer *w, struct tree_inode *i, struct listing *l, uint8_t *tail,
+		     struct cai_error *err)
 {
 	if (list_dir(i, l, err) < 0)
 		return -1;
@@ -512,7 +531,8 @@ static int write_dir(struct erofs_writer *w, struct tree_inode *i, struct listin
 		size_t n = block_of(l, k, &bytes);
 		memset(tail, 0, EROFS_BLOCK);
 		dir_block(l, k, n, tail);
-		if (b < i->n_blocks && put_at(w->fd, tail, EROFS_BLOCK, ((uint64_t)i->block + b) * EROFS_BLOCK, err) < 0)
+		if (b < i->n_blocks &&
+		    put_at(w->fd, tail, EROFS_BLOCK, ((uint64_t)i->block + b) * EROFS_BLOCK, err) < 0)
 			return -1;
 		k += n;
 	}
@@ -548,12 +568,14 @@ static int write_inode(struct out *o, struct tree_inode *i, struct listing *l, s
 	} else if (S_ISLNK(i->mode)) {
 		memset(tail, 0, sizeof(tail));
 		memcpy(tail, i->target, i->size);
-		if (i->n_blocks && put_at(w->fd, tail, EROFS_BLOCK, (uint64_t)i->block * EROFS_BLOCK, err) < 0)
+		if (i->n_blocks &&
+		    put_at(w->fd, tail, EROFS_BLOCK, (uint64_t)i->block * EROFS_BLOCK, err) < 0)
 			return -1;
 	} else if (i->tail_len) {
 		ssize_t got = pread(w->spill, tail, i->tail_len, (off_t)i->tail);
 		if (got != (ssize_t)i->tail_len)
-			return cai_fail_errno(err, got < 0 ? errno : EIO, "cannot read the scratch file back");
+			return cai_fail_errno(err, got < 0 ? errno : EIO,
+					      "cannot read the scratch file back");
 	}
 	if (out_put(o, raw, sizeof(raw), err) < 0 || write_xattrs(o, i, err) < 0)
 		return -1;
@@ -576,7 +598,8 @@ static uint32_t crc32c(uint32_t crc, const uint8_t *p, size_t n)
 	return crc;
 }
 
-static int write_super(struct erofs_writer *w, const struct plan *p, const struct tree *t, uint64_t meta_block, uint64_t blocks, struct cai_error *err)
+static int write_super(struct erofs_writer *w, const struct plan *p, const struct tree *t,
+		       uint64_t meta_block, uint64_t blocks, struct cai_error *err)
 {
 	uint8_t b[EROFS_BLOCK] = {0}, *s = b + SUPER_OFFSET;
 	store_le32(s, MAGIC);
@@ -594,7 +617,8 @@ static int write_super(struct erofs_writer *w, const struct plan *p, const struc
 
 int erofs_finish(struct erofs_writer *w, struct tree *t, uint64_t *size, struct cai_error *err)
 {
-	struct plan p = {.meta = 2 * SLOT}; /* inode number 0 is one that readdir(3) may take for a deleted entry */
+	struct plan p = {
+	    .meta = 2 * SLOT}; /* inode number 0 is one that readdir(3) may take for a deleted entry */
 	struct listing l = {0};
 	if (spill_flush(w, err) < 0 || plan_all(w, &p, t, err) < 0)
 		return -1;

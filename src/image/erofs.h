@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Writes an EROFS file system (Linux, fs/erofs/erofs_fs.h): uncompressed, 4 KiB blocks, extended inodes, inline tails and
- * extended attributes, chunk maps for sparse files. Contents are streamed while the tree is still being built; metadata comes
- * last. The same tree and the same order of contents give the same bytes.
+ * Writes an EROFS file system (Linux, fs/erofs/erofs_fs.h): uncompressed, 4 KiB blocks, extended inodes,
+ * inline tails and extended attributes, chunk maps for sparse files. Contents are streamed while the tree is
+ * still being built; metadata comes last. The same tree and the same order of contents give the same bytes.
  *
  * One thread. Descriptors are borrowed; the writer needs only pwrite, pread and fallocate on them.
  */
@@ -22,7 +22,7 @@ struct erofs_writer {
 	uint64_t map_entries;
 	/* the file being written */
 	struct tree_inode *file;
-	uint64_t file_end;	/* its whole blocks, in bytes; beyond is the tail */
+	uint64_t file_end; /* its whole blocks, in bytes; beyond is the tail */
 	uint8_t tail[EROFS_BLOCK];
 	/* buffered spill */
 	uint8_t *spill_buf;
@@ -33,8 +33,8 @@ struct erofs_writer {
 int erofs_writer_init(struct erofs_writer *w, int fd, int spill, uint64_t max_bytes, struct cai_error *err);
 void erofs_writer_free(struct erofs_writer *w);
 
-/* The contents of a regular file: begin (with its size and xattrs set), any number of puts at ascending or other offsets below its size
- * (what is left out reads as zeros), end. sparse: holes are kept as holes. */
+/* The contents of a regular file: begin (with its size and xattrs set), any number of puts at ascending or
+ * other offsets below its size (what is left out reads as zeros), end. sparse: holes are kept as holes. */
 int erofs_file_begin(struct erofs_writer *w, struct tree_inode *i, bool sparse, struct cai_error *err);
 int erofs_file_put(struct erofs_writer *w, uint64_t off, const void *p, size_t n, struct cai_error *err);
 int erofs_file_end(struct erofs_writer *w, struct cai_error *err);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: what PATH is, is seen from what is in it. A layout (a directory) and an archive of one (whose members were
- * first copied to a scratch file by a confined process) are the same thing behind `struct source`: blobs by name. The
- * small JSON documents are read here; layers are only passed on, as descriptors and offsets.
+ * Theory of operation: what PATH is, is seen from what is in it. A layout (a directory) and an archive of one
+ * (whose members were first copied to a scratch file by a confined process) are the same thing behind `struct
+ * source`: blobs by name. The small JSON documents are read here; layers are only passed on, as descriptors
+ * and offsets.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -72,7 +73,8 @@ static int source_blob(struct source *s, const char *name, struct blob *out, str
 }
 
 /* A small document; digest (may be NULL) is checked. Owned by the caller. */
-static char *source_text(struct source *s, const char *name, const char *digest, size_t *n, struct cai_error *err)
+static char *source_text(struct source *s, const char *name, const char *digest, size_t *n,
+			 struct cai_error *err)
 {
 	struct blob b;
 	char got[IMAGE_DIGEST_LEN + 1];
@@ -83,7 +85,8 @@ static char *source_text(struct source *s, const char *name, const char *digest,
 		return NULL;
 	}
 	cleanup_free char *text = malloc(b.len + 1);
-	if (!text || file_pread_full(b.fd, text, b.len, (off_t)b.off) != (ssize_t)b.len || digest_of(text, b.len, got) < 0) {
+	if (!text || file_pread_full(b.fd, text, b.len, (off_t)b.off) != (ssize_t)b.len ||
+	    digest_of(text, b.len, got) < 0) {
 		cai_fail(err, EIO, "cannot read %s", name);
 		return NULL;
 	}
@@ -119,12 +122,13 @@ static const char *choose_tag(const char *asked, const char *carried, char full[
 	return image_ref_full(&ref, full, 720);
 }
 
-static json_t *import_manifest(struct image_store *st, struct source *s, const struct oci_descriptor *d, const struct image_origin *from,
-			       struct cai_error *err)
+static json_t *import_manifest(struct image_store *st, struct source *s, const struct oci_descriptor *d,
+			       const struct image_origin *from, struct cai_error *err)
 {
 	char name[96];
 	size_t n, cn;
-	cleanup_free char *text = source_text(s, blob_name(d->digest, name), d->digest, &n, err), *config = NULL;
+	cleanup_free char *text = source_text(s, blob_name(d->digest, name), d->digest, &n, err),
+			  *config = NULL;
 	cleanup_free struct unpack_layer *layers = calloc(OCI_MAX_LAYERS, sizeof(*layers));
 	cleanup_free struct oci_manifest *m = calloc(1, sizeof(*m));
 	json_t *doc = text && layers && m ? oci_parse(text, n, "the image's manifest", err) : NULL;
@@ -138,8 +142,9 @@ static json_t *import_manifest(struct image_store *st, struct source *s, const s
 		if (source_blob(s, blob_name(m->layers[k].digest, name), &layers[k].blob, err) < 0)
 			return NULL;
 		if (layers[k].blob.len != m->layers[k].size) {
-			cai_fail(err, EBADMSG, "layer %u is %llu bytes long, but its manifest says %llu", k + 1,
-				 (unsigned long long)layers[k].blob.len, (unsigned long long)m->layers[k].size);
+			cai_fail(err, EBADMSG, "layer %u is %llu bytes long, but its manifest says %llu",
+				 k + 1, (unsigned long long)layers[k].blob.len,
+				 (unsigned long long)m->layers[k].size);
 			return NULL;
 		}
 		strcpy(layers[k].digest, m->layers[k].digest);
@@ -149,7 +154,8 @@ static json_t *import_manifest(struct image_store *st, struct source *s, const s
 	return image_build(st, config, cn, layers, m->n_layers, &o, err);
 }
 
-static json_t *import_layout(struct image_store *st, struct source *s, const char *path, const char *name, struct cai_error *err)
+static json_t *import_layout(struct image_store *st, struct source *s, const char *path, const char *name,
+			     struct cai_error *err)
 {
 	struct oci_descriptor d;
 	char carried[256], inner[256], full[720], blob[96];
@@ -186,7 +192,8 @@ fail:
 }
 
 /* docker save's manifest.json: [{"Config": NAME, "RepoTags": [...], "Layers": [NAME...]}]. */
-static json_t *import_saved(struct image_store *st, struct source *s, const char *path, const char *name, struct cai_error *err)
+static json_t *import_saved(struct image_store *st, struct source *s, const char *path, const char *name,
+			    struct cai_error *err)
 {
 	char full[720], id[IMAGE_DIGEST_LEN + 1];
 	size_t n, cn;
@@ -196,14 +203,16 @@ static json_t *import_saved(struct image_store *st, struct source *s, const char
 	if (!doc)
 		return NULL;
 	if (json_array_size(doc) != 1) {
-		cai_fail(err, EINVAL, "the archive holds %zu images; save one at a time", json_array_size(doc));
+		cai_fail(err, EINVAL, "the archive holds %zu images; save one at a time",
+			 json_array_size(doc));
 		goto out;
 	}
 	const json_t *e = json_array_get(doc, 0), *list = json_object_get(e, "Layers");
 	const char *cname = json_string_value(json_object_get(e, "Config"));
 	size_t n_layers = json_array_size(list);
 	if (!cname || !n_layers || n_layers > OCI_MAX_LAYERS) {
-		cai_fail(err, EINVAL, "manifest.json names %s", cname ? "no layers, or too many" : "no configuration");
+		cai_fail(err, EINVAL, "manifest.json names %s",
+			 cname ? "no layers, or too many" : "no configuration");
 		goto out;
 	}
 	if (!(config = source_text(s, cname, NULL, &cn, err)))
@@ -211,7 +220,8 @@ static json_t *import_saved(struct image_store *st, struct source *s, const char
 	/* The file is named by its digest. */
 	const char *base = strrchr(cname, '/');
 	base = base ? base + 1 : cname;
-	if (digest_of(config, cn, id) < 0 || (strspn(base, "0123456789abcdef") == 64 && strncmp(base, id + 7, 64))) {
+	if (digest_of(config, cn, id) < 0 ||
+	    (strspn(base, "0123456789abcdef") == 64 && strncmp(base, id + 7, 64))) {
 		cai_fail(err, EBADMSG, "the image's configuration is not what its name says: it has %s", id);
 		goto out;
 	}
@@ -225,7 +235,8 @@ static json_t *import_saved(struct image_store *st, struct source *s, const char
 		if (!strncmp(l, "blobs/sha256/", 13))
 			snprintf(layers[k].digest, sizeof(layers[k].digest), "sha256:%.64s", l + 13);
 	}
-	const char *tag = choose_tag(name, json_string_value(json_array_get(json_object_get(e, "RepoTags"), 0)), full, err);
+	const char *tag =
+	    choose_tag(name, json_string_value(json_array_get(json_object_get(e, "RepoTags"), 0)), full, err);
 	struct image_origin from = {.source = path, .manifest = "", .tag = tag && tag[0] ? tag : NULL};
 	if (tag)
 		result = image_build(st, config, cn, layers, (unsigned)n_layers, &from, err);
@@ -242,7 +253,8 @@ static bool has(struct source *s, const char *name)
 	return false;
 }
 
-static json_t *import_file(struct image_store *st, int fd, uint64_t size, const char *path, const char *name, struct cai_error *err)
+static json_t *import_file(struct image_store *st, int fd, uint64_t size, const char *path, const char *name,
+			   struct cai_error *err)
 {
 	char scratch[64], full[720];
 	struct source s = {.dir = -1, .spool = image_store_temp(st, scratch, err)};
@@ -251,13 +263,16 @@ static json_t *import_file(struct image_store *st, int fd, uint64_t size, const 
 		return NULL;
 	image_store_temp_drop(st, scratch);
 	s.members = calloc(ARCHIVE_MAX_MEMBERS, sizeof(*s.members));
-	s.n_members = s.members ? unpack_archive(fd, s.spool, &tree_default_limits, s.members, err) : cai_fail(err, ENOMEM, "out of memory");
+	s.n_members = s.members ? unpack_archive(fd, s.spool, &tree_default_limits, s.members, err)
+				: cai_fail(err, ENOMEM, "out of memory");
 	if (s.n_members > 0) {
-		result = has(&s, "manifest.json") ? import_saved(st, &s, path, name, err) : import_layout(st, &s, path, name, err);
+		result = has(&s, "manifest.json") ? import_saved(st, &s, path, name, err)
+						  : import_layout(st, &s, path, name, err);
 	} else if (s.n_members == 0) {
 		struct unpack_layer l = {.blob = {.fd = fd, .len = size}};
 		const char *tag = choose_tag(name, NULL, full, err);
-		struct image_origin from = {.source = path, .manifest = "", .tag = tag && tag[0] ? tag : NULL};
+		struct image_origin from = {
+		    .source = path, .manifest = "", .tag = tag && tag[0] ? tag : NULL};
 		if (tag)
 			result = image_build_bare(st, &l, -1, &from, err);
 	}
@@ -288,7 +303,8 @@ json_t *image_import(struct image_store *st, const char *path, const char *name,
 		source_close(&s);
 	} else {
 		const char *tag = choose_tag(name, NULL, full, err);
-		struct image_origin from = {.source = path, .manifest = "", .tag = tag && tag[0] ? tag : NULL};
+		struct image_origin from = {
+		    .source = path, .manifest = "", .tag = tag && tag[0] ? tag : NULL};
 		result = tag ? image_build_bare(st, NULL, fd, &from, err) : NULL;
 	}
 	if (!result)

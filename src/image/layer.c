@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: two readers in a chain. The outer one only decompresses; the inner one reads tar from what comes out.
- * Between and before them, every byte is hashed, so that both digests are known when the last byte has passed; what either reader
- * leaves unread (padding behind the archive's end) is read for the digests' sake. Whether the bytes were the right ones is therefore
- * known only at the end, which is why nothing made from them is visible before.
+ * Theory of operation: two readers in a chain. The outer one only decompresses; the inner one reads tar from
+ * what comes out. Between and before them, every byte is hashed, so that both digests are known when the last
+ * byte has passed; what either reader leaves unread (padding behind the archive's end) is read for the
+ * digests' sake. Whether the bytes were the right ones is therefore known only at the end, which is why
+ * nothing made from them is visible before.
  *
- * Expansion is bounded where it happens, between the readers: a compressed layer that unpacks to far more than any real one
- * is refused before it has cost much time.
+ * Expansion is bounded where it happens, between the readers: a compressed layer that unpacks to far more
+ * than any real one is refused before it has cost much time.
  */
 #include "image/layer.h"
 
@@ -50,7 +51,8 @@ static la_ssize_t read_packed(struct archive *a, void *ctx, const void **out)
 		if (got < 0)
 			cai_fail_errno(s->err, errno, "cannot read the layer");
 		else
-			cai_fail(s->err, EIO, "the layer is cut short: %llu of %llu bytes are there", (unsigned long long)(s->done + (uint64_t)got),
+			cai_fail(s->err, EIO, "the layer is cut short: %llu of %llu bytes are there",
+				 (unsigned long long)(s->done + (uint64_t)got),
 				 (unsigned long long)s->blob.len);
 		archive_set_error(a, EIO, "%s", s->err ? s->err->text : "");
 		return ARCHIVE_FATAL;
@@ -75,7 +77,8 @@ static la_ssize_t read_unpacked(struct archive *a, void *ctx, const void **out)
 	if (r != ARCHIVE_OK) {
 		if (!s->failed) {
 			const char *why = archive_error_string(s->outer);
-			cai_fail(s->err, EIO, "the layer cannot be unpacked: %s", why ? why : "it is damaged");
+			cai_fail(s->err, EIO, "the layer cannot be unpacked: %s",
+				 why ? why : "it is damaged");
 		}
 		s->failed = true;
 		archive_set_error(a, EIO, "damaged");
@@ -84,7 +87,9 @@ static la_ssize_t read_unpacked(struct archive *a, void *ctx, const void **out)
 	s->unpacked += n;
 	if (s->unpacked > s->limits->ratio_from && s->unpacked / s->limits->max_ratio > s->done) {
 		s->failed = true;
-		cai_fail(s->err, EFBIG, "the layer unpacks to more than %u times its size, which no real one does", s->limits->max_ratio);
+		cai_fail(s->err, EFBIG,
+			 "the layer unpacks to more than %u times its size, which no real one does",
+			 s->limits->max_ratio);
 		archive_set_error(a, EIO, "bomb");
 		return ARCHIVE_FATAL;
 	}
@@ -112,7 +117,8 @@ static int fill_xattrs(struct tree *t, struct tree_inode *i, struct archive_entr
 	return 0;
 }
 
-static int fill(struct tree *t, struct tree_inode *i, struct archive_entry *e, const char *path, struct cai_error *err)
+static int fill(struct tree *t, struct tree_inode *i, struct archive_entry *e, const char *path,
+		struct cai_error *err)
 {
 	la_int64_t uid = archive_entry_uid(e), gid = archive_entry_gid(e), size = archive_entry_size(e);
 	i->mode = (uint32_t)(archive_entry_filetype(e) | (archive_entry_perm(e) & 07777));
@@ -132,7 +138,8 @@ static int fill(struct tree *t, struct tree_inode *i, struct archive_entry *e, c
 	case S_IFLNK: {
 		const char *to = archive_entry_symlink(e);
 		if (!to || !to[0] || strlen(to) > MAX_TARGET)
-			return cai_fail(err, EINVAL, "the symbolic link '%.200s' has %s target", path, to && to[0] ? "too long a" : "no");
+			return cai_fail(err, EINVAL, "the symbolic link '%.200s' has %s target", path,
+					to && to[0] ? "too long a" : "no");
 		if (!(i->target = strdup(to)))
 			return cai_fail(err, ENOMEM, "out of memory");
 		break;
@@ -146,7 +153,8 @@ static int fill(struct tree *t, struct tree_inode *i, struct archive_entry *e, c
 	case S_IFSOCK:
 		break;
 	default:
-		return cai_fail(err, EINVAL, "the entry '%.200s' is of a kind that Caisson does not know", path);
+		return cai_fail(err, EINVAL, "the entry '%.200s' is of a kind that Caisson does not know",
+				path);
 	}
 	return fill_xattrs(t, i, e, err);
 }
@@ -156,11 +164,12 @@ static int tar_failed(struct archive *a, const struct stream *s, const char *pat
 	if (s->failed)
 		return -1;
 	const char *why = archive_error_string(a);
-	return cai_fail(err, EIO, "the layer is no valid tar archive%s%.200s: %s", path ? ", at " : "", path ? path : "", why ? why : "it is damaged");
+	return cai_fail(err, EIO, "the layer is no valid tar archive%s%.200s: %s", path ? ", at " : "",
+			path ? path : "", why ? why : "it is damaged");
 }
 
-static int copy_contents(struct archive *a, struct archive_entry *e, struct tree_inode *i, struct erofs_writer *w, struct stream *s,
-			 const char *path, struct cai_error *err)
+static int copy_contents(struct archive *a, struct archive_entry *e, struct tree_inode *i,
+			 struct erofs_writer *w, struct stream *s, const char *path, struct cai_error *err)
 {
 	const void *p;
 	size_t n;
@@ -176,8 +185,8 @@ static int copy_contents(struct archive *a, struct archive_entry *e, struct tree
 	return erofs_file_end(w, err);
 }
 
-static int one_entry(struct archive *a, struct archive_entry *e, uint32_t layer, struct tree *t, struct erofs_writer *w, struct stream *s,
-		     struct cai_error *err)
+static int one_entry(struct archive *a, struct archive_entry *e, uint32_t layer, struct tree *t,
+		     struct erofs_writer *w, struct stream *s, struct cai_error *err)
 {
 	const char *path = archive_entry_pathname(e);
 	if (!path)
@@ -202,7 +211,8 @@ static int one_entry(struct archive *a, struct archive_entry *e, uint32_t layer,
 	return file ? copy_contents(a, e, i, w, s, path, err) : 0;
 }
 
-static int read_tar(struct archive *a, uint32_t layer, struct tree *t, struct erofs_writer *w, struct stream *s, struct cai_error *err)
+static int read_tar(struct archive *a, uint32_t layer, struct tree *t, struct erofs_writer *w,
+		    struct stream *s, struct cai_error *err)
 {
 	struct archive_entry *e;
 	int r;
@@ -234,8 +244,8 @@ static int check(const char *what, const char *want, const char *got, struct cai
 	return cai_fail(err, EBADMSG, "%s is not what its digest says: expected %s, got %s", what, want, got);
 }
 
-int layer_apply(const struct blob *b, uint32_t n, const char *digest, const char *diff_id, struct tree *t, struct erofs_writer *w,
-		char diff_id_out[IMAGE_DIGEST_LEN + 1], struct cai_error *err)
+int layer_apply(const struct blob *b, uint32_t n, const char *digest, const char *diff_id, struct tree *t,
+		struct erofs_writer *w, char diff_id_out[IMAGE_DIGEST_LEN + 1], struct cai_error *err)
 {
 	struct cai_error own;
 	struct stream s = {.blob = *b, .limits = &t->limits, .err = err ? err : &own};
@@ -245,7 +255,8 @@ int layer_apply(const struct blob *b, uint32_t n, const char *digest, const char
 	int r = -1;
 	s.outer = archive_read_new();
 	s.buf = malloc(CHUNK);
-	if (!inner || !s.outer || !s.buf || digest_init(&s.packed_hash) < 0 || digest_init(&s.unpacked_hash) < 0) {
+	if (!inner || !s.outer || !s.buf || digest_init(&s.packed_hash) < 0 ||
+	    digest_init(&s.unpacked_hash) < 0) {
 		cai_fail(s.err, ENOMEM, "out of memory");
 		goto out;
 	}
@@ -271,7 +282,8 @@ int layer_apply(const struct blob *b, uint32_t n, const char *digest, const char
 		goto out;
 	}
 	if (read_tar(inner, n, t, w, &s, s.err) < 0 || drain(&s) < 0) {
-		/* A layer that is not the one announced is the better explanation of bytes that make no sense. */
+		/* A layer that is not the one announced is the better explanation of bytes that make no
+		 * sense. */
 		struct cai_error first = *s.err;
 		if (!s.failed && digest && digest[0] && drain(&s) == 0) {
 			digest_end(&s.packed_hash, packed);
@@ -284,7 +296,8 @@ int layer_apply(const struct blob *b, uint32_t n, const char *digest, const char
 	}
 	digest_end(&s.packed_hash, packed);
 	digest_end(&s.unpacked_hash, unpacked);
-	if (check("the layer", digest, packed, s.err) < 0 || check("the unpacked layer", diff_id, unpacked, s.err) < 0)
+	if (check("the layer", digest, packed, s.err) < 0 ||
+	    check("the unpacked layer", diff_id, unpacked, s.err) < 0)
 		goto out;
 	if (diff_id_out)
 		strcpy(diff_id_out, unpacked);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: the reference is cut from its end (digest, then tag, then the registry in front), and each part is
- * held to the distribution specification's grammar, so that what is left can be put into a URL or a file name as it is.
+ * Theory of operation: the reference is cut from its end (digest, then tag, then the registry in front), and
+ * each part is held to the distribution specification's grammar, so that what is left can be put into a URL
+ * or a file name as it is.
  */
 #include "image/ref.h"
 
@@ -20,7 +21,8 @@ bool image_digest_valid(const char *s)
 	return strspn(s + 7, "0123456789abcdef") == 64;
 }
 
-/* path-component *("/" path-component); separators are one '.', one or two '_', any number of '-' between alphanumerics. */
+/* path-component *("/" path-component); separators are one '.', one or two '_', any number of '-' between
+ * alphanumerics. */
 static bool repo_valid(const char *s)
 {
 	bool start = true;
@@ -53,7 +55,8 @@ static bool tag_valid(const char *s)
 	static const char word[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_";
 	if (!n || n > 128 || !strchr(word, s[0]))
 		return false;
-	return strspn(s, word) == n || strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") == n;
+	return strspn(s, word) == n ||
+	       strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") == n;
 }
 
 static bool registry_valid(const char *s)
@@ -89,7 +92,9 @@ int image_ref_parse(const char *text, struct image_ref *out, struct cai_error *e
 	if (at) {
 		*at++ = 0;
 		if (!image_digest_valid(at))
-			return cai_fail(err, 0, "'%.100s' is no digest; it must be sha256: and 64 hexadecimal digits", at);
+			return cai_fail(err, 0,
+					"'%.100s' is no digest; it must be sha256: and 64 hexadecimal digits",
+					at);
 		strcpy(out->digest, at);
 	}
 	char *slash = strrchr(s, '/'), *colon = strrchr(slash ? slash : s, ':');
@@ -118,7 +123,8 @@ int image_ref_parse(const char *text, struct image_ref *out, struct cai_error *e
 	bool official = !strcmp(out->registry, "docker.io") && !strchr(repo, '/');
 	if (strlen(repo) > 200 || !repo_valid(repo))
 		return cai_fail(err, 0,
-				"'%.100s' is no image name; it is made of lower-case letters, digits and single '.', '_' or '-' between them",
+				"'%.100s' is no image name; it is made of lower-case letters, digits and "
+				"single '.', '_' or '-' between them",
 				repo);
 	snprintf(out->repo, sizeof(out->repo), "%s%s", official ? "library/" : "", repo);
 	return 0;
@@ -126,7 +132,8 @@ int image_ref_parse(const char *text, struct image_ref *out, struct cai_error *e
 
 char *image_ref_full(const struct image_ref *r, char *out, size_t n)
 {
-	snprintf(out, n, "%s/%s%s%s%s%s", r->registry, r->repo, r->tag[0] ? ":" : "", r->tag, r->digest[0] ? "@" : "", r->digest);
+	snprintf(out, n, "%s/%s%s%s%s%s", r->registry, r->repo, r->tag[0] ? ":" : "", r->tag,
+		 r->digest[0] ? "@" : "", r->digest);
 	return out;
 }
 

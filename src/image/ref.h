@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Image references as docker writes them: [REGISTRY/]REPOSITORY[:TAG][@sha256:HEX]. A first part without '.', ':' or
- * "localhost" is no registry: `debian` is docker.io/library/debian:latest.
+ * Image references as docker writes them: [REGISTRY/]REPOSITORY[:TAG][@sha256:HEX]. A first part without '.',
+ * ':' or "localhost" is no registry: `debian` is docker.io/library/debian:latest.
  */
 #ifndef IMAGE_REF_H
 #define IMAGE_REF_H

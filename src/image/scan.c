@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: one descriptor a level, every entry opened below its directory without following links, so that a tree that
- * changes meanwhile cannot lead elsewhere. Names are visited in sorted order: the same tree gives the same image, bit for bit.
+ * Theory of operation: one descriptor a level, every entry opened below its directory without following
+ * links, so that a tree that changes meanwhile cannot lead elsewhere. Names are visited in sorted order: the
+ * same tree gives the same image, bit for bit.
  */
 #include "image/scan.h"
 
@@ -53,7 +54,9 @@ static int xattrs(struct scan *s, struct tree_inode *i, int fd)
 	char names[8192], value[65536];
 	ssize_t n = flistxattr(fd, names, sizeof(names));
 	if (n < 0)
-		return errno == ENOTSUP || errno == EPERM || errno == EBADF ? 0 : cai_fail_errno(s->err, errno, "cannot read the attributes of %s", s->path);
+		return errno == ENOTSUP || errno == EPERM || errno == EBADF
+			   ? 0
+			   : cai_fail_errno(s->err, errno, "cannot read the attributes of %s", s->path);
 	for (char *p = names; p < names + n; p += strlen(p) + 1) {
 		ssize_t len = fgetxattr(fd, p, value, sizeof(value));
 		if (len >= 0 && tree_set_xattr(s->t, i, p, value, (size_t)len, s->err) < 0)
@@ -135,7 +138,9 @@ static int scan_entry(struct scan *s, int dir, const char *name, unsigned level)
 		return cai_fail_errno(s->err, errno, "cannot look at %s", s->path);
 	cleanup_close int fd = -1;
 	if (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)) {
-		fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | (S_ISDIR(st.st_mode) ? O_DIRECTORY : 0));
+		fd = openat(dir, name,
+			    O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK |
+				(S_ISDIR(st.st_mode) ? O_DIRECTORY : 0));
 		if (fd < 0 || fstat(fd, &st) < 0)
 			return cai_fail_errno(s->err, errno, "cannot open %s", s->path);
 	}
@@ -221,7 +226,8 @@ static int scan_level(struct scan *s, int dir, unsigned level)
 	if (level > MAX_LEVELS)
 		return cai_fail(s->err, ENAMETOOLONG, "directories are nested more than %d deep", MAX_LEVELS);
 	if (list(dir, &names, &n) < 0)
-		return cai_fail_errno(s->err, errno, "cannot read the directory %s", s->path[0] ? s->path : ".");
+		return cai_fail_errno(s->err, errno, "cannot read the directory %s",
+				      s->path[0] ? s->path : ".");
 	for (size_t k = 0; k < n; k++) {
 		if (r == 0 && len + strlen(names[k]) + 2 > sizeof(s->path))
 			r = cai_fail(s->err, ENAMETOOLONG, "a path below %.100s... is too long", s->path);
@@ -239,7 +245,8 @@ static int scan_level(struct scan *s, int dir, unsigned level)
 int scan_directory(int dir, struct tree *t, struct erofs_writer *w, struct cai_error *err)
 {
 	struct stat st;
-	struct scan s = {.t = t, .w = w, .err = err, .me = getuid(), .my_group = getgid(), .buf = malloc(CHUNK)};
+	struct scan s = {
+	    .t = t, .w = w, .err = err, .me = getuid(), .my_group = getgid(), .buf = malloc(CHUNK)};
 	struct tree_inode *root = tree_inode_new();
 	int r = 0;
 	if (!s.buf || !root) {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: the order of renames is the protocol. Coming: EROFS file, JSON, tag. Going: tag, JSON, EROFS file. So a
- * name never means an image that is not whole, and what a crash leaves over (an EROFS file without JSON) can be told. All
- * changes happen under one lock; a temporary file is locked for as long as a process has it open, so the lock's next holder knows
- * the abandoned ones by being able to lock them. They are made under the lock too, which closes the moment between making
- * and locking.
+ * Theory of operation: the order of renames is the protocol. Coming: EROFS file, JSON, tag. Going: tag, JSON,
+ * EROFS file. So a name never means an image that is not whole, and what a crash leaves over (an EROFS file
+ * without JSON) can be told. All changes happen under one lock; a temporary file is locked for as long as a
+ * process has it open, so the lock's next holder knows the abandoned ones by being able to lock them. They
+ * are made under the lock too, which closes the moment between making and locking.
  */
 #include "image/store.h"
 
@@ -139,7 +139,8 @@ int image_store_temp(struct image_store *s, char name[64], struct cai_error *err
 		return -1;
 	clock_gettime(CLOCK_REALTIME, &ts);
 	for (unsigned k = 0; k < 100; k++) {
-		snprintf(name, 64, "tmp/%d-%lld-%u", (int)getpid(), (long long)ts.tv_sec * 1000 + ts.tv_nsec / 1000000, k);
+		snprintf(name, 64, "tmp/%d-%lld-%u", (int)getpid(),
+			 (long long)ts.tv_sec * 1000 + ts.tv_nsec / 1000000, k);
 		cleanup_close int fd = openat(s->dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 		if (fd < 0 && errno == EEXIST)
 			continue;
@@ -162,7 +163,8 @@ static char *in_store(struct image_store *s, const char *id, const char *suffix)
 	return asprintf(&p, "%s/%s%s", s->path, id, suffix) < 0 ? NULL : p;
 }
 
-static int put_json(struct image_store *s, const char *name, const char *suffix, const json_t *o, struct cai_error *err)
+static int put_json(struct image_store *s, const char *name, const char *suffix, const json_t *o,
+		    struct cai_error *err)
 {
 	cleanup_free char *path = in_store(s, name, suffix);
 	cleanup_free char *text = json_dumps(o, JSON_INDENT(1) | JSON_SORT_KEYS);
@@ -199,12 +201,12 @@ static json_t *get_tags(struct image_store *s, struct cai_error *err)
 	json_t *t = get_json(s, "tags", ".json", err);
 	const char *k;
 	json_t *v;
-	json_object_foreach(t, k, v)
-		if (!json_is_string(v) || !image_digest_valid(json_string_value(v))) {
-			cai_fail(err, EINVAL, "%s/tags.json is damaged at '%s'", s->path, k);
-			json_decref(t);
-			return NULL;
-		}
+	json_object_foreach(t, k, v) if (!json_is_string(v) || !image_digest_valid(json_string_value(v)))
+	{
+		cai_fail(err, EINVAL, "%s/tags.json is damaged at '%s'", s->path, k);
+		json_decref(t);
+		return NULL;
+	}
 	return t;
 }
 
@@ -214,7 +216,7 @@ static int set_tag(struct image_store *s, const char *tag, const char *id, struc
 	if (!t)
 		return -1;
 	int r = json_object_set_new(t, tag, json_string(id)) < 0 ? cai_fail(err, ENOMEM, "out of memory")
-								: put_json(s, "tags", ".json", t, err);
+								 : put_json(s, "tags", ".json", t, err);
 	json_decref(t);
 	return r;
 }
@@ -236,7 +238,8 @@ int image_store_tag(struct image_store *s, const char *tag, const char *id, stru
 	return set_tag(s, tag, id, err) < 0 || fsync(s->dir) < 0 ? -1 : 0;
 }
 
-int image_store_commit(struct image_store *s, const char *temp, int fd, json_t *meta, const char *tag, struct cai_error *err)
+int image_store_commit(struct image_store *s, const char *temp, int fd, json_t *meta, const char *tag,
+		       struct cai_error *err)
 {
 	const char *id = json_string_value(json_object_get(meta, "id"));
 	if (!id || !image_digest_valid(id))
@@ -289,7 +292,8 @@ static void match_prefix(void *ctx, int dir, const char *name)
 }
 
 /* *tag (may be NULL) gets the full name when the reference is one, else "". */
-static int find(struct image_store *s, const char *text, char id[IMAGE_DIGEST_LEN + 1], char tag[720], struct cai_error *err)
+static int find(struct image_store *s, const char *text, char id[IMAGE_DIGEST_LEN + 1], char tag[720],
+		struct cai_error *err)
 {
 	struct image_ref ref;
 	struct cai_error bad;
@@ -300,7 +304,8 @@ static int find(struct image_store *s, const char *text, char id[IMAGE_DIGEST_LE
 		json_t *t = get_tags(s, err);
 		if (!t)
 			return -1;
-		const char *to = json_string_value(json_object_get(t, image_ref_full(&ref, full, sizeof(full))));
+		const char *to =
+		    json_string_value(json_object_get(t, image_ref_full(&ref, full, sizeof(full))));
 		if (to && have(s, to)) {
 			strcpy(id, to);
 			strcpy(tag, full);
@@ -314,7 +319,8 @@ static int find(struct image_store *s, const char *text, char id[IMAGE_DIGEST_LE
 	if (p.len >= 6 && p.len <= 64 && strspn(p.text, "0123456789abcdef") == p.len)
 		each_file(s->dir, ".", match_prefix, &p);
 	if (p.n > 1)
-		return cai_fail(err, EINVAL, "%u images have an id that begins with %s; give more digits", p.n, text);
+		return cai_fail(err, EINVAL, "%u images have an id that begins with %s; give more digits",
+				p.n, text);
 	if (p.n == 1) {
 		strcpy(id, p.id);
 		return 0;
@@ -327,7 +333,8 @@ static int find(struct image_store *s, const char *text, char id[IMAGE_DIGEST_LE
 	return cai_fail(err, ENOENT, "there is no image '%s' here", text);
 }
 
-int image_store_find(struct image_store *s, const char *ref, char id[IMAGE_DIGEST_LEN + 1], struct cai_error *err)
+int image_store_find(struct image_store *s, const char *ref, char id[IMAGE_DIGEST_LEN + 1],
+		     struct cai_error *err)
 {
 	char tag[720];
 	return find(s, ref, id, tag, err);
@@ -337,9 +344,8 @@ static json_t *tags_of(const json_t *tags, const char *id)
 {
 	json_t *list = json_array(), *v;
 	const char *k;
-	json_object_foreach((json_t *)(uintptr_t)tags, k, v)
-		if (!strcmp(json_string_value(v), id))
-			json_array_append_new(list, json_string(k));
+	json_object_foreach((json_t *)(uintptr_t)tags, k, v) if (!strcmp(json_string_value(v), id))
+	    json_array_append_new(list, json_string(k));
 	return list;
 }
 
@@ -353,8 +359,8 @@ json_t *image_store_resolve(struct image_store *s, const char *ref, struct cai_e
 	json_t *o = NULL;
 	if (meta && tags && path) {
 		json_t *config = json_object_get(json_object_get(meta, "image"), "config");
-		o = json_pack("{s:s,s:s,s:o,s:O}", "id", id, "rootfs", path, "tags", tags_of(tags, id), "config",
-			      json_is_object(config) ? config : json_object());
+		o = json_pack("{s:s,s:s,s:o,s:O}", "id", id, "rootfs", path, "tags", tags_of(tags, id),
+			      "config", json_is_object(config) ? config : json_object());
 		if (!o)
 			cai_fail(err, ENOMEM, "out of memory");
 	}
@@ -380,14 +386,18 @@ static void list_one(void *ctx, int dir, const char *name)
 		return; /* removed meanwhile, or damaged: `inspect` says more */
 	json_t *created = json_object_get(json_object_get(m, "image"), "created");
 	json_t *o = json_pack("{s:s,s:o,s:I,s:I,s:s,s:s}", "id", id, "tags", tags_of(l->tags, id), "size",
-			      json_integer_value(json_object_get(m, "size")), "imported", json_integer_value(json_object_get(m, "imported")),
-			      "created", json_is_string(created) ? json_string_value(created) : "", "source",
-			      json_is_string(json_object_get(m, "source")) ? json_string_value(json_object_get(m, "source")) : "");
+			      json_integer_value(json_object_get(m, "size")), "imported",
+			      json_integer_value(json_object_get(m, "imported")), "created",
+			      json_is_string(created) ? json_string_value(created) : "", "source",
+			      json_is_string(json_object_get(m, "source"))
+				  ? json_string_value(json_object_get(m, "source"))
+				  : "");
 	json_decref(m);
 	/* insertion, newest first */
 	size_t k = 0;
-	while (k < json_array_size(l->list) && json_integer_value(json_object_get(json_array_get(l->list, k), "imported")) >=
-						       json_integer_value(json_object_get(o, "imported")))
+	while (k < json_array_size(l->list) &&
+	       json_integer_value(json_object_get(json_array_get(l->list, k), "imported")) >=
+		   json_integer_value(json_object_get(o, "imported")))
 		k++;
 	json_array_insert_new(l->list, k, o);
 }
@@ -427,7 +437,8 @@ json_t *image_store_remove(struct image_store *s, const char *ref, struct cai_er
 	if (!tags)
 		return NULL;
 	size_t k, left = json_array_size(mine);
-	json_array_foreach(mine, k, v) {
+	json_array_foreach(mine, k, v)
+	{
 		const char *name = json_string_value(v);
 		if (tag[0] && strcmp(name, tag))
 			continue;
@@ -459,7 +470,8 @@ json_t *image_store_prune(struct image_store *s, struct cai_error *err)
 	size_t k;
 	if (!list)
 		return NULL;
-	json_array_foreach(list, k, v) {
+	json_array_foreach(list, k, v)
+	{
 		if (json_array_size(json_object_get(v, "tags")))
 			continue;
 		freed += delete_image(s, json_string_value(json_object_get(v, "id")));

@@ -2,12 +2,12 @@
 /*
  * Theory of operation
  *
- * Layers are applied from the lowest up. Each name remembers the layer that brought it, since a whiteout hides only what
- * lower layers brought, wherever in its own layer it stands. Sweeping a directory for a whiteout is done once a layer (no
- * lower name can come back within it), so hostile repetition costs nothing.
+ * Layers are applied from the lowest up. Each name remembers the layer that brought it, since a whiteout
+ * hides only what lower layers brought, wherever in its own layer it stands. Sweeping a directory for a
+ * whiteout is done once a layer (no lower name can come back within it), so hostile repetition costs nothing.
  *
- * The names of a directory are a balanced tree (tsearch): lookups cannot be made slow by chosen names, as in a hash table, and
- * walking it gives the sorted order that EROFS wants.
+ * The names of a directory are a balanced tree (tsearch): lookups cannot be made slow by chosen names, as in
+ * a hash table, and walking it gives the sorted order that EROFS wants.
  */
 #include "image/tree.h"
 
@@ -23,14 +23,15 @@
 #define MAX_NAME     255
 #define MAX_DEPTH    512
 #define MAX_LINKS    40
-#define MAX_XATTRS   (60u << 10) /* bytes of one file's names and values; EROFS could hold four times as much */
+#define MAX_XATTRS   (60u << 10) /* bytes of one file's names and values; EROFS could hold four times as much \
+				  */
 
 const struct tree_limits tree_default_limits = {
-	.max_entries = 2000000,
-	.max_bytes = 64ull << 30,
-	.max_xattr_bytes = 256ull << 20,
-	.max_ratio = 200,
-	.ratio_from = 1ull << 30,
+    .max_entries = 2000000,
+    .max_bytes = 64ull << 30,
+    .max_xattr_bytes = 256ull << 20,
+    .max_ratio = 200,
+    .ratio_from = 1ull << 30,
 };
 
 static int by_name(const void *a, const void *b)
@@ -107,19 +108,23 @@ static bool xattr_kept(const char *name)
 	return false;
 }
 
-int tree_set_xattr(struct tree *t, struct tree_inode *i, const char *name, const void *value, size_t len, struct cai_error *err)
+int tree_set_xattr(struct tree *t, struct tree_inode *i, const char *name, const void *value, size_t len,
+		   struct cai_error *err)
 {
 	if (!xattr_kept(name))
 		return 0;
 	if (strlen(name) > MAX_NAME)
-		return cai_fail(err, EINVAL, "an extended attribute's name is longer than %d bytes", MAX_NAME);
+		return cai_fail(err, EINVAL, "an extended attribute's name is longer than %d bytes",
+				MAX_NAME);
 	size_t used = len + strlen(name) + 8;
 	struct tree_xattr **p = &i->xattrs, *x;
 	for (x = i->xattrs; x; x = x->next)
 		used += x->len + strlen(x->name) + 8u;
 	t->xattr_bytes += len + 64;
 	if (used > MAX_XATTRS || t->xattr_bytes > t->limits.max_xattr_bytes)
-		return cai_fail(err, E2BIG, "there are more extended attributes than Caisson takes (%u KiB a file, %llu MiB an image)",
+		return cai_fail(err, E2BIG,
+				"there are more extended attributes than Caisson takes (%u KiB a file, %llu "
+				"MiB an image)",
 				MAX_XATTRS >> 10, (unsigned long long)t->limits.max_xattr_bytes >> 20);
 	while (*p && strcmp((*p)->name, name) < 0)
 		p = &(*p)->next;
@@ -202,7 +207,8 @@ static void remove_dent(struct tree *t, struct tree_inode *dir, struct tree_dent
 	free(d);
 }
 
-static struct tree_dent *insert(struct tree_inode *dir, const char *name, uint32_t layer, struct tree_inode *i)
+static struct tree_dent *insert(struct tree_inode *dir, const char *name, uint32_t layer,
+				struct tree_inode *i)
 {
 	struct tree_dent *d = calloc(1, sizeof(*d));
 	if (!d || !(d->name = strdup(name)) || !tsearch(d, &dir->children, by_name)) {
@@ -260,13 +266,16 @@ static int follow(struct tree *t, struct walk *w, const char *target, const char
 static int check_path(const char *path, struct cai_error *err)
 {
 	if (strlen(path) >= MAX_PATH_LEN)
-		return cai_fail(err, ENAMETOOLONG, "the entry '%.100s...' has a name of more than %d bytes", path, MAX_PATH_LEN - 1);
+		return cai_fail(err, ENAMETOOLONG, "the entry '%.100s...' has a name of more than %d bytes",
+				path, MAX_PATH_LEN - 1);
 	for (const char *s = path; *s;) {
 		size_t n = strcspn(s, "/");
 		if (n == 2 && s[0] == '.' && s[1] == '.')
 			return cai_fail(err, EINVAL, "the entry '%.200s' leads out of the image", path);
 		if (n > MAX_NAME)
-			return cai_fail(err, ENAMETOOLONG, "the entry '%.100s...' has a part of more than %d bytes", path, MAX_NAME);
+			return cai_fail(err, ENAMETOOLONG,
+					"the entry '%.100s...' has a part of more than %d bytes", path,
+					MAX_NAME);
 		s += n;
 		s += strspn(s, "/");
 	}
@@ -274,12 +283,12 @@ static int check_path(const char *path, struct cai_error *err)
 }
 
 /*
- * Walks to the directory that holds path's last part. make: directories that are missing on the way are made (0755, root), as
- * archives may leave them out. *name points into path's last part (copied to out_name); "" when path is the root.
- * 0; -1 with *err; 1 when something is missing and make is false.
+ * Walks to the directory that holds path's last part. make: directories that are missing on the way are made
+ * (0755, root), as archives may leave them out. *name points into path's last part (copied to out_name); ""
+ * when path is the root. 0; -1 with *err; 1 when something is missing and make is false.
  */
-static int walk_parent(struct tree *t, const char *path, bool make, uint32_t layer, struct tree_inode **dir, char out_name[MAX_NAME + 1],
-		       struct cai_error *err)
+static int walk_parent(struct tree *t, const char *path, bool make, uint32_t layer, struct tree_inode **dir,
+		       char out_name[MAX_NAME + 1], struct cai_error *err)
 {
 	if (check_path(path, err) < 0)
 		return -1;
@@ -300,7 +309,9 @@ static int walk_parent(struct tree *t, const char *path, bool make, uint32_t lay
 		size_t len = strcspn(w.p, "/");
 		char part[MAX_NAME + 1];
 		if (len > MAX_NAME)
-			return cai_fail(err, ENAMETOOLONG, "a link on the way to '%.200s' has a part of more than %d bytes", path, MAX_NAME);
+			return cai_fail(err, ENAMETOOLONG,
+					"a link on the way to '%.200s' has a part of more than %d bytes",
+					path, MAX_NAME);
 		memcpy(part, w.p, len);
 		part[len] = 0;
 		w.p += len;
@@ -313,6 +324,9 @@ static int walk_parent(struct tree *t, const char *path, bool make, uint32_t lay
 		}
 		struct tree_dent *d = find(w.at, part);
 		if (d && S_ISLNK(d->inode->mode)) {
+			if (!make && layer && d->layer == layer)
+				return 1; /* a whiteout in the directory that this layer's link has replaced
+					   */
 			if (follow(t, &w, d->inode->target, path, err) < 0)
 				return -1;
 			continue;
@@ -322,7 +336,10 @@ static int walk_parent(struct tree *t, const char *path, bool make, uint32_t lay
 			continue;
 		}
 		if (d)
-			return make ? cai_fail(err, ENOTDIR, "the entry '%.200s' is below '%.200s', which is no directory", path, part) : 1;
+			return make ? cai_fail(err, ENOTDIR,
+					       "the entry '%.200s' is below '%.200s', which is no directory",
+					       path, part)
+				    : 1;
 		if (!make)
 			return 1;
 		struct tree_inode *i = tree_inode_new();
@@ -335,7 +352,8 @@ static int walk_parent(struct tree *t, const char *path, bool make, uint32_t lay
 		}
 		if (w.at->depth >= MAX_DEPTH) {
 			free(i);
-			return cai_fail(err, ENAMETOOLONG, "directories are nested more than %d deep", MAX_DEPTH);
+			return cai_fail(err, ENAMETOOLONG, "directories are nested more than %d deep",
+					MAX_DEPTH);
 		}
 		if (!insert(w.at, part, layer, i)) {
 			free(i);
@@ -361,7 +379,8 @@ static void take_metadata(struct tree_inode *to, struct tree_inode *from)
 	tree_inode_free(from);
 }
 
-int tree_add(struct tree *t, uint32_t layer, const char *path, struct tree_inode *i, struct tree_inode **placed, struct cai_error *err)
+int tree_add(struct tree *t, uint32_t layer, const char *path, struct tree_inode *i,
+	     struct tree_inode **placed, struct cai_error *err)
 {
 	char name[MAX_NAME + 1];
 	struct tree_inode *dir;
@@ -422,7 +441,9 @@ int tree_link(struct tree *t, uint32_t layer, const char *path, const char *targ
 		return -1;
 	struct tree_inode *to = tree_lookup(t, target);
 	if (!to)
-		return cai_fail(err, ENOENT, "the entry '%.200s' is a hard link to '%.200s', which is not in the image", path, target);
+		return cai_fail(err, ENOENT,
+				"the entry '%.200s' is a hard link to '%.200s', which is not in the image",
+				path, target);
 	if (S_ISDIR(to->mode))
 		return cai_fail(err, EINVAL, "the entry '%.200s' is a hard link to a directory", path);
 	if (walk_parent(t, path, true, layer, &dir, name, err) < 0)

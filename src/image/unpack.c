@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: fork, confine, work, and leave the result in memory shared with the parent, which is the only thing that
- * passes back besides the contents of the descriptors given. The parent trusts none of it: texts are ended, digests looked
- * at, offsets held against the file. A child that is killed by its limits or its filter is an error with that as the reason.
+ * Theory of operation: fork, confine, work, and leave the result in memory shared with the parent, which is
+ * the only thing that passes back besides the contents of the descriptors given. The parent trusts none of
+ * it: texts are ended, digests looked at, offsets held against the file. A child that is killed by its limits
+ * or its filter is an error with that as the reason.
  */
 #include "image/unpack.h"
 
@@ -43,9 +44,11 @@ struct job {
 	struct answer *answer;
 };
 
-static int run(struct job *j, bool files, int (*fn)(struct job *j, struct cai_error *err), struct cai_error *err)
+static int run(struct job *j, bool files, int (*fn)(struct job *j, struct cai_error *err),
+	       struct cai_error *err)
 {
-	/* Before the filter: the locale's tables, which decide how names in archives are read, come from a file. */
+	/* Before the filter: the locale's tables, which decide how names in archives are read, come from a
+	 * file. */
 	setlocale(LC_CTYPE, "C.UTF-8");
 	j->answer = mmap(NULL, sizeof(*j->answer), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (j->answer == MAP_FAILED)
@@ -118,7 +121,8 @@ static int do_layers(struct job *j, struct cai_error *err)
 		return -1;
 	for (unsigned k = 0; k < j->n; k++) {
 		const struct unpack_layer *l = &j->layers[k];
-		if (layer_apply(&l->blob, k + 1, l->digest, l->diff_id, &t, &w, j->answer->result.diff_ids[k], err) < 0)
+		if (layer_apply(&l->blob, k + 1, l->digest, l->diff_id, &t, &w, j->answer->result.diff_ids[k],
+				err) < 0)
 			return j->n > 1 ? cai_wrap(err, "layer %u of %u", k + 1, j->n) : -1;
 	}
 	return finish(j, &t, &w, err);
@@ -138,8 +142,8 @@ static int take_result(struct job *j, unsigned n, struct unpack_result *r, struc
 	return 0;
 }
 
-int unpack_layers(const struct unpack_layer *l, unsigned n, int out, int spill, const struct tree_limits *limits, struct unpack_result *r,
-		  struct cai_error *err)
+int unpack_layers(const struct unpack_layer *l, unsigned n, int out, int spill,
+		  const struct tree_limits *limits, struct unpack_result *r, struct cai_error *err)
 {
 	struct job j = {.layers = l, .n = n, .out = out, .spill = spill, .limits = limits};
 	if (run(&j, false, do_layers, err) < 0)
@@ -152,7 +156,8 @@ static int do_directory(struct job *j, struct cai_error *err)
 	struct tree t;
 	struct erofs_writer w;
 	struct unpack_result *r = &j->answer->result;
-	if (begin(j, &t, &w, err) < 0 || scan_directory(j->dir, &t, &w, err) < 0 || finish(j, &t, &w, err) < 0)
+	if (begin(j, &t, &w, err) < 0 || scan_directory(j->dir, &t, &w, err) < 0 ||
+	    finish(j, &t, &w, err) < 0)
 		return -1;
 	struct digest d;
 	static uint8_t buf[1 << 18];
@@ -169,7 +174,8 @@ static int do_directory(struct job *j, struct cai_error *err)
 	return 0;
 }
 
-int unpack_directory(int dir, int out, int spill, const struct tree_limits *limits, struct unpack_result *r, struct cai_error *err)
+int unpack_directory(int dir, int out, int spill, const struct tree_limits *limits, struct unpack_result *r,
+		     struct cai_error *err)
 {
 	struct job j = {.dir = dir, .out = out, .spill = spill, .limits = limits};
 	if (run(&j, true, do_directory, err) < 0)
@@ -180,14 +186,16 @@ int unpack_directory(int dir, int out, int spill, const struct tree_limits *limi
 /* Names that only archives of images have. */
 static bool image_part(const char *name)
 {
-	static const char *const whole[] = {"manifest.json", "index.json", "oci-layout", "repositories", "blobs"};
+	static const char *const whole[] = {"manifest.json", "index.json", "oci-layout", "repositories",
+					    "blobs"};
 	size_t hex = strspn(name, "0123456789abcdef");
 	for (size_t k = 0; k < ARRAY_LEN(whole); k++)
 		if (!strcmp(name, whole[k]))
 			return true;
 	if (!strncmp(name, "blobs/", 6))
 		return true;
-	return hex == 64 && (!name[64] || name[64] == '/' || !strcmp(name + 64, ".json") || !strcmp(name + 64, ".tar"));
+	return hex == 64 &&
+	       (!name[64] || name[64] == '/' || !strcmp(name + 64, ".json") || !strcmp(name + 64, ".tar"));
 }
 
 /* Without "./" in front and "/" behind. */
@@ -244,7 +252,8 @@ static void link_target(const char *name, const char *link, char out[200])
 	memcpy(out + n, link, m + 1);
 }
 
-static int spool_member(struct job *j, struct archive *a, struct archive_member *m, uint64_t *at, struct cai_error *err)
+static int spool_member(struct job *j, struct archive *a, struct archive_member *m, uint64_t *at,
+			struct cai_error *err)
 {
 	const void *p;
 	size_t n;
@@ -256,7 +265,8 @@ static int spool_member(struct job *j, struct archive *a, struct archive_member 
 			return cai_fail(err, EFBIG, "the archive is larger than %llu MiB, which is the limit",
 					(unsigned long long)(2 * j->limits->max_bytes) >> 20);
 		for (size_t put = 0; put < n;) {
-			ssize_t w = pwrite(j->spill, (const char *)p + put, n - put, (off_t)(*at + (uint64_t)off + put));
+			ssize_t w = pwrite(j->spill, (const char *)p + put, n - put,
+					   (off_t)(*at + (uint64_t)off + put));
 			if (w <= 0)
 				return cai_fail_errno(err, errno, "cannot copy the archive");
 			put += (size_t)w;
@@ -285,16 +295,19 @@ static int do_archive(struct job *j, struct cai_error *err)
 		return cai_fail(err, EINVAL, "it is no tar archive: %s", archive_error_string(a));
 	while ((r = archive_read_next_header(a, &e)) == ARCHIVE_OK || r == ARCHIVE_WARN) {
 		struct archive_member *m = &j->answer->members[j->answer->n_members];
-		const char *name = archive_entry_pathname(e), *to = archive_entry_symlink(e), *hard = archive_entry_hardlink(e);
+		const char *name = archive_entry_pathname(e), *to = archive_entry_symlink(e),
+			   *hard = archive_entry_hardlink(e);
 		char path[200];
-		if (!name || plain_name(name, path) < 0 || (path[0] && strcmp(path, ".") && !image_part(path))) {
+		if (!name || plain_name(name, path) < 0 ||
+		    (path[0] && strcmp(path, ".") && !image_part(path))) {
 			j->answer->n_members = 0;
 			return 0; /* a root file system's */
 		}
 		if (!path[0] || !strcmp(path, ".") || archive_entry_filetype(e) == AE_IFDIR)
 			continue;
 		if (j->answer->n_members == ARCHIVE_MAX_MEMBERS)
-			return cai_fail(err, E2BIG, "the archive has more than %u members", ARCHIVE_MAX_MEMBERS);
+			return cai_fail(err, E2BIG, "the archive has more than %u members",
+					ARCHIVE_MAX_MEMBERS);
 		strcpy(m->name, path);
 		known |= !strcmp(path, "manifest.json") || !strcmp(path, "index.json");
 		j->answer->n_members++;
@@ -312,7 +325,8 @@ static int do_archive(struct job *j, struct cai_error *err)
 	return 0;
 }
 
-int unpack_archive(int fd, int spool, const struct tree_limits *limits, struct archive_member *members, struct cai_error *err)
+int unpack_archive(int fd, int spool, const struct tree_limits *limits, struct archive_member *members,
+		   struct cai_error *err)
 {
 	struct job j = {.in = fd, .spill = spool, .limits = limits};
 	struct stat st;
@@ -325,7 +339,8 @@ int unpack_archive(int fd, int spool, const struct tree_limits *limits, struct a
 		members[k] = j.answer->members[k];
 		members[k].name[sizeof(members[k].name) - 1] = 0;
 		members[k].link[sizeof(members[k].link) - 1] = 0;
-		if (members[k].off > (uint64_t)st.st_size || members[k].len > (uint64_t)st.st_size - members[k].off)
+		if (members[k].off > (uint64_t)st.st_size ||
+		    members[k].len > (uint64_t)st.st_size - members[k].off)
 			return done(&j, cai_fail(err, 0, "the unpacking process gave no valid answer"));
 	}
 	return done(&j, (int)n);

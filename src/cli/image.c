@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * `caisson image ...`. What only looks into the store or removes from it is done here; what unpacks is done
+ * by caisson-image.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/util.h"
+#include "cli/cli.h"
+#include "cli/image_helper.h"
+#include "cli/json.h"
+#include "image/store.h"
+
+void help_image(void)
+{
+	puts("usage: caisson image COMMAND [FLAGS] [ARGUMENTS]\n\n"
+	     "  import PATH [NAME]   make an image of an OCI layout, a docker save archive, a root tar or a "
+	     "directory\n"
+	     "  bootstrap debian[:SUITE] [NAME] [--packages A,B]\n"
+	     "                       make a Debian image with mmdebstrap\n"
+	     "  ls                   list images\n"
+	     "  inspect REF...       print all that is known of images, as JSON\n"
+	     "  rm REF...            remove names, and images with their last name\n"
+	     "  prune                remove images that have no name\n\n"
+	     "  --json       print JSON\n"
+	     "  -q, --quiet  print ids only\n\n"
+	     "REF is a name or at least six digits of an image's id.");
+}
+
+enum { O_JSON, O_QUIET, O_HELP, O_PACKAGES };
+static const struct cli_option options[] = {
+    {"json", 0, OPT_FLAG, O_JSON},
+    {"quiet", 'q', OPT_FLAG, O_QUIET},
+    {"help", 'h', OPT_FLAG, O_HELP},
+    {"packages", 0, OPT_VALUE, O_PACKAGES},
+    {NULL, 0, 0, 0},
+};
+
+struct image_args {
+	bool flag[3];
+	const char *packages;
+	const char *words[64];
+	int n;
+	struct image_store store;
+};
+
+static int set(void *ctx, int id, const char *value, struct cai_error *err)
+{
+	struct image_args *a = ctx;
+	if (id == O_PACKAGES)
+		a->packages = value;
+	else
+		a->flag[id] = true;
+	return 0;
+}
+
+static int made(json_t *o, const struct image_args *a)
+{
+	if (a->flag[O_JSON])
+		return cli_print_json(o);
+	const char *id = json_string_value(json_object_get(o, "id")),
+		   *tag = json_string_value(json_object_get(o, "tag"));
+	if (!a->flag[O_QUIET] && tag)
+		fprintf(stderr, "named %s\n", image_ref_familiar(tag));
+	puts(id ? id : "");
+	json_decref(o);
+	return 0;
+}
+
+static int do_import(struct image_args *a, struct cai_error *err)
+{
+	const char *words[] = {"import", "--", a->words[0], a->n > 1 ? a->words[1] : NULL, NULL};
+	json_t *o = image_helper(words, err);
+	return o ? made(o, a) : -1;
+}
+
+static int do_bootstrap(struct image_args *a, struct cai_error *err)
+{
+	const char *words[8] = {"bootstrap"};
+	int n = 1;
+	if (a->packages) {
+		words[n++] = "--packages";
+		words[n++] = a->packages;
+	}
+	words[n++] = "--";
+	words[n++] = a->words[0];
+	if (a->n > 1)
+		words[n++] = a->words[1];
+	json_t *o = image_helper(words, err);
+	return o ? made(o, a) : -1;
+}
+
+static void print_size(json_int_t n)
+{
+	if (n >= 1000000000)
+		printf("%8.1f GB", (double)n / 1e9);
+	else
+		printf("%8.1f MB", (double)n / 1e6);
+}
+
+static void print_age(json_int_t since)
+{
+	long long s = (long long)time(NULL) - since;
+	char text[32];
+	if (s < 120)
+		snprintf(text, sizeof(text), "%lld s ago", s < 0 ? 0 : s);
+	else if (s < 7200)
+		snprintf(text, sizeof(text), "%lld min ago", s / 60);
+	else if (s < 172800)
+		snprintf(text, sizeof(text), "%lld h ago", s / 3600);
+	else
+		snprintf(text, sizeof(text), "%lld days ago", s / 86400);
+	printf("  %s\n", text);
+}
+
+static int do_ls(struct image_args *a, struct cai_error *err)
+{
+	json_t *list = image_store_list(&a->store, err), *o, *t;
+	size_t k, j;
+	if (!list)
+		return -1;
+	if (a->flag[O_JSON])
+		return cli_print_json(list);
+	if (!a->flag[O_QUIET])
+		printf("%-40s %-14s %11s  %s\n", "NAME", "ID", "SIZE", "IMPORTED");
+	json_array_foreach(list, k, o)
+	{
+		const char *id = json_string_value(json_object_get(o, "id"));
+		json_t *tags = json_object_get(o, "tags");
+		if (a->flag[O_QUIET]) {
+			puts(id);
+			continue;
+		}
+		for (j = 0; j < json_array_size(tags) || j == 0; j++) {
+			t = json_array_get(tags, j);
+			printf("%-40s %-14.12s ", t ? image_ref_familiar(json_string_value(t)) : "<none>",
+			       id + 7);
+			print_size(json_integer_value(json_object_get(o, "size")));
+			print_age(json_integer_value(json_object_get(o, "imported")));
+		}
+	}
+	json_decref(list);
+	return 0;
+}
+
+static int do_inspect(struct image_args *a, struct cai_error *err)
+{
+	json_t *all = json_array();
+	for (int k = 0; k < a->n; k++) {
+		json_t *o = image_store_resolve(&a->store, a->words[k], err);
+		json_t *meta =
+		    o ? image_store_meta(&a->store, json_string_value(json_object_get(o, "id")), err) : NULL;
+		if (!meta) {
+			json_decref(o);
+			json_decref(all);
+			return -1;
+		}
+		json_object_update_missing(o, meta);
+		json_object_del(o, "version");
+		json_decref(meta);
+		json_array_append_new(all, o);
+	}
+	return cli_print_json(all);
+}
+
+static int do_rm(struct image_args *a, struct cai_error *err)
+{
+	int status = 0;
+	json_t *all = json_array(), *v;
+	size_t j;
+	for (int k = 0; k < a->n; k++) {
+		json_t *o = image_store_remove(&a->store, a->words[k], err);
+		if (!o) { /* the others are still removed, as with rm(1) */
+			cli_say("%s", err->text);
+			status = CLI_EXIT_USAGE;
+			continue;
+		}
+		if (!a->flag[O_JSON] && !a->flag[O_QUIET]) {
+			json_array_foreach(json_object_get(o, "untagged"), j, v)
+			    printf("untagged %s\n", image_ref_familiar(json_string_value(v)));
+			json_array_foreach(json_object_get(o, "deleted"), j, v)
+			    printf("deleted %s\n", json_string_value(v));
+		}
+		json_array_append_new(all, o);
+	}
+	if (a->flag[O_JSON])
+		return cli_print_json(all) || status ? CLI_EXIT_USAGE : 0;
+	json_decref(all);
+	return status;
+}
+
+static int do_prune(struct image_args *a, struct cai_error *err)
+{
+	json_t *o = image_store_prune(&a->store, err), *v;
+	size_t j;
+	if (!o)
+		return -1;
+	if (a->flag[O_JSON])
+		return cli_print_json(o);
+	json_array_foreach(json_object_get(o, "deleted"), j, v) printf("deleted %s\n", json_string_value(v));
+	printf("freed");
+	print_size(json_integer_value(json_object_get(o, "freed")));
+	putchar('\n');
+	json_decref(o);
+	return 0;
+}
+
+static const struct {
+	const char *name;
+	int min, max;
+	int (*run)(struct image_args *a,
+		   struct cai_error *err); /* exit status, or -1 with *err ("" when it was told already) */
+} commands[] = {
+    {"import", 1, 2, do_import}, {"bootstrap", 1, 2, do_bootstrap}, {"ls", 0, 0, do_ls},
+    {"list", 0, 0, do_ls},	 {"inspect", 1, 64, do_inspect},    {"rm", 1, 64, do_rm},
+    {"prune", 0, 0, do_prune},
+};
+
+/* Flags may stand before and behind the words. */
+static int parse(int argc, char **argv, struct image_args *a, struct cai_error *err)
+{
+	for (;;) {
+		struct cli_parse p;
+		if (cli_options(argc, argv, options, set, a, &p, err) < 0)
+			return -1;
+		argc -= p.next;
+		argv += p.next;
+		do {
+			if (!argc)
+				return 0;
+			if (a->n == (int)ARRAY_LEN(a->words))
+				return cai_fail(err, 0, "too many arguments");
+			a->words[a->n++] = argv[0];
+			argc--;
+			argv++;
+		} while (p.dashes);
+		argc++; /* cli_options skips a first word */
+		argv--;
+	}
+}
+
+int cmd_image(int argc, char **argv)
+{
+	struct image_args a = {.store = {.dir = -1}};
+	struct cai_error err = {0};
+	const char *names[ARRAY_LEN(commands)], *name = argc > 1 ? argv[1] : NULL;
+	if (!name || !strcmp(name, "--help") || !strcmp(name, "-h")) {
+		help_image();
+		return name ? 0 : CLI_EXIT_USAGE;
+	}
+	size_t k = 0;
+	for (; k < ARRAY_LEN(commands) && strcmp(commands[k].name, name); k++)
+		names[k] = commands[k].name;
+	if (k == ARRAY_LEN(commands)) {
+		const char *near = cli_nearest(name, names, k);
+		cli_say("there is no 'caisson image %s'%s%s%s", name,
+			near ? "; did you mean '" : "; see caisson image --help", near ? near : "",
+			near ? "'?" : "");
+		return CLI_EXIT_USAGE;
+	}
+	if (parse(argc - 1, argv + 1, &a, &err) < 0) {
+		cli_say("%s", err.text);
+		return CLI_EXIT_USAGE;
+	}
+	if (a.flag[O_HELP]) {
+		help_image();
+		return 0;
+	}
+	if (a.n < commands[k].min || a.n > commands[k].max) {
+		cli_say("wrong number of arguments for 'caisson image %s'; see caisson image --help", name);
+		return CLI_EXIT_USAGE;
+	}
+	int status = image_store_open(&a.store, NULL, &err) < 0 ? -1 : commands[k].run(&a, &err);
+	image_store_close(&a.store);
+	if (status < 0 && err.text[0])
+		cli_say("%s", err.text);
+	return status < 0 ? CLI_EXIT_USAGE : status;
+}
