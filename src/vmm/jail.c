@@ -160,8 +160,12 @@ static int map_ids(uid_t uid, gid_t gid, struct cai_error *err)
 /* An empty tmpfs, mounted where every host has a directory, becomes the root; the host's tree is let go. */
 static int empty_root(struct cai_error *err)
 {
-	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
+		if (errno == EINVAL)
+			return cai_fail(err, errno, "the root directory is no mount point, as in a chroot, so it cannot be exchanged for the jail's "
+					"empty one: bind-mount that directory onto itself before entering it, or use a mount namespace");
 		return cai_fail_errno(err, errno, "cannot make the jail's mounts private");
+	}
 	if (mount("jail", "/proc", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0500,size=4k,nr_inodes=2") < 0)
 		return cai_fail_errno(err, errno, "cannot mount the jail's empty root");
 	if (chdir("/proc") < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
