@@ -168,9 +168,12 @@ static void look_at_kvm(struct host_report *r, bool fresh)
 			r->boundary = v->boundary;
 	}
 	registry_close(&reg);
-	static const char *const meaning[] = {
+	const char *const meaning[] = {
 	    [BOUNDARY_NONE] = "",
-	    [BOUNDARY_SOFTWARE] = "Caisson's own CPU",
+	    [BOUNDARY_SOFTWARE] = !r->kvm_known                          ? "Caisson's own CPU"
+				: r->kvm.state == KVM_ABSENT        ? "Caisson's own CPU: this host has no KVM; see caisson doctor"
+				: r->kvm.state == KVM_NO_PERMISSION ? "Caisson's own CPU: /dev/kvm is not yours to open; see caisson doctor"
+								    : "Caisson's own CPU: this host's KVM is unfit for guests; see caisson doctor",
 	    [BOUNDARY_HYPERVISOR] = "KVM without VT-x or AMD-V",
 	    [BOUNDARY_HARDWARE] = "KVM with VT-x or AMD-V",
 	};
