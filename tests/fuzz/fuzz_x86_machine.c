@@ -196,8 +196,9 @@ void xm_reset(struct xm *m, enum xm_mode mode, struct x86_state *s)
 		s->rip = 0;
 		s->idtr = (struct x86_dtable){0, 0x3ff};
 	}
-	if (mode == XM_USER || mode == XM_KERNEL)
-		s->cr4 |= X86_CR4_SMEP;
+	/* Not for the kernel: it runs the input's code too, which lies in user pages. */
+	if (mode == XM_USER)
+		s->cr4 |= X86_CR4_SMEP | X86_CR4_SMAP;
 	m->device_calls = 0;
 	m->tsc = 0;
 }
