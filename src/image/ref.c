@@ -126,7 +126,7 @@ int image_ref_parse(const char *text, struct image_ref *out, struct cai_error *e
 				"'%.100s' is no image name; it is made of lower-case letters, digits and "
 				"single '.', '_' or '-' between them",
 				repo);
-	snprintf(out->repo, sizeof(out->repo), "%s%s", official ? "library/" : "", repo);
+	snprintf(out->repo, sizeof(out->repo), "%s%.200s", official ? "library/" : "", repo);
 	return 0;
 }
 
