@@ -84,6 +84,6 @@ json_t *image_bootstrap(struct image_store *s, const char *what, const char *pac
 	snprintf(source, sizeof(source), "mmdebstrap %s%s%.200s", suite, packages ? " with " : "",
 		 packages ? packages : "");
 	struct image_origin from = {
-	    .source = source, .manifest = "", .tag = image_ref_full(&ref, full, sizeof(full))};
+	    .source = source, .manifest = "", .tag = image_ref_full(&ref, full, sizeof(full)), .cmd = "bash"};
 	return image_build_bare(s, &layer, -1, &from, err);
 }

@@ -96,8 +96,12 @@ json_t *image_build_bare(struct image_store *s, const struct unpack_layer *layer
 	int done = layer ? unpack_layers(layer, 1, out, spill, &tree_default_limits, r, err)
 			 : unpack_directory(dir, out, spill, &tree_default_limits, r, err);
 	if (done == 0) {
-		doc = json_pack("{s:s,s:s,s:{},s:{s:s,s:[s]}}", "architecture", "amd64", "os", "linux",
-				"config", "rootfs", "type", "layers", "diff_ids", r->diff_ids[0]);
+		json_t *config =
+		    from->cmd ? json_pack("{s:[s],s:[s]}", "Cmd", from->cmd, "Env",
+					  "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+			      : json_object();
+		doc = json_pack("{s:s,s:s,s:o,s:{s:s,s:[s]}}", "architecture", "amd64", "os", "linux",
+				"config", config, "rootfs", "type", "layers", "diff_ids", r->diff_ids[0]);
 		text = doc ? json_dumps(doc, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
 		if (text && digest_of(text, strlen(text), id) == 0)
 			result = commit(s, temp, out, id, doc, from, r, err);

@@ -11,6 +11,7 @@ struct image_origin {
 	const char *source;   /* for people: a path or a reference */
 	const char *manifest; /* digest of the manifest, or "" */
 	const char *tag;      /* full name to give the image, or NULL */
+	const char *cmd;      /* for images without a configuration: the default command, or NULL */
 };
 
 /*
