@@ -3,10 +3,15 @@
  * `caisson image ...`. What only looks into the store or removes from it is done here; what unpacks is done
  * by caisson-image.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/sendfile.h>
 #include <time.h>
+#include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/util.h"
 #include "cli/cli.h"
 #include "cli/image_helper.h"
@@ -23,7 +28,8 @@ void help_image(void)
 	     "  ls                   list images\n"
 	     "  inspect REF...       print all that is known of images, as JSON\n"
 	     "  rm REF...            remove names, and images with their last name\n"
-	     "  prune                remove images that have no name\n\n"
+	     "  prune                remove images that have no name\n"
+	     "  export REF FILE      write an image's root file system to FILE, as EROFS\n\n"
 	     "  --json       print JSON\n"
 	     "  -q, --quiet  print ids only\n\n"
 	     "REF is a name or at least six digits of an image's id.");
@@ -207,6 +213,41 @@ static int do_prune(struct image_args *a, struct cai_error *err)
 	return 0;
 }
 
+/* Beside FILE first, so that FILE is whole when it appears; holes stay holes. */
+static int do_export(struct image_args *a, struct cai_error *err)
+{
+	json_t *o = image_store_resolve(&a->store, a->words[0], err);
+	char tmp[4096];
+	if (!o)
+		return -1;
+	const char *from = json_string_value(json_object_get(o, "rootfs")), *to = a->words[1];
+	cleanup_close int in = open(from, O_RDONLY | O_CLOEXEC);
+	snprintf(tmp, sizeof(tmp), "%.4000s.tmp.%d", to, (int)getpid());
+	cleanup_close int out = in < 0 ? -1 : open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+	int e = errno;
+	json_decref(o);
+	if (out < 0)
+		return cai_fail_errno(err, e, "cannot export %s to %s", a->words[0], to);
+	off_t at = 0, size = lseek(in, 0, SEEK_END);
+	int r = size < 0 ? -1 : ftruncate(out, size);
+	while (r == 0 && (at = lseek(in, at, SEEK_DATA)) >= 0 && at < size) {
+		off_t end = lseek(in, at, SEEK_HOLE), put = at;
+		r = end < 0 || lseek(out, at, SEEK_SET) < 0 ? -1 : 0;
+		while (r == 0 && put < end)
+			if (sendfile(out, in, &put, (size_t)(end - put)) <= 0)
+				r = -1;
+		at = end;
+	}
+	if (r < 0 || fsync(out) < 0 || rename(tmp, to) < 0) {
+		e = errno;
+		unlink(tmp);
+		return cai_fail_errno(err, e, "cannot export %s to %s", a->words[0], to);
+	}
+	if (a->flag[O_JSON])
+		return cli_print_json(json_pack("{s:s,s:I}", "file", to, "size", (json_int_t)size));
+	return 0;
+}
+
 static const struct {
 	const char *name;
 	int min, max;
@@ -215,7 +256,7 @@ static const struct {
 } commands[] = {
     {"import", 1, 2, do_import}, {"bootstrap", 1, 2, do_bootstrap}, {"ls", 0, 0, do_ls},
     {"list", 0, 0, do_ls},	 {"inspect", 1, 64, do_inspect},    {"rm", 1, 64, do_rm},
-    {"prune", 0, 0, do_prune},
+    {"prune", 0, 0, do_prune},	 {"export", 2, 2, do_export},
 };
 
 /* Flags may stand before and behind the words. */

@@ -165,6 +165,16 @@ can_mount() {
 	for f in "$CAISSON_ROOT"/images/*.erofs; do [ -e "${f%.erofs}.json" ]; done
 }
 
+@test "an export is the image's file" {
+	command -v jq >/dev/null || skip "needs jq"
+	image import "$W/tree" exported
+	image export exported "$W/out.erofs"
+	[ "$status" = 0 ]
+	cmp "$W/out.erofs" "$("$CAISSON" image inspect exported | jq -r '.[0].rootfs')"
+	image export exported "$W/no/such/out"
+	[ "$status" = 125 ]
+}
+
 @test "an unknown command names the one that was meant" {
 	image inpect x
 	[ "$status" = 125 ] && [[ $output == *"'inspect'"* ]]
