@@ -28,7 +28,7 @@ void help_image(void)
 	     "  ls                   list images\n"
 	     "  inspect REF...       print all that is known of images, as JSON\n"
 	     "  rm REF...            remove names, and images with their last name\n"
-	     "  prune                remove images that have no name\n"
+	     "  prune                remove images that have no name, and what interrupted pulls left\n"
 	     "  export REF FILE      write an image's root file system to FILE, as EROFS\n\n"
 	     "  --json       print JSON\n"
 	     "  -q, --quiet  print ids only\n\n"

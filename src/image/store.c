@@ -462,6 +462,16 @@ json_t *image_store_remove(struct image_store *s, const char *ref, struct cai_er
 	return r;
 }
 
+/* What interrupted pulls have fetched, unless one is at it. */
+static void drop_blob(void *ctx, int dir, const char *name)
+{
+	struct stat st;
+	cleanup_close int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && fstat(fd, &st) == 0 &&
+	    unlinkat(dir, name, 0) == 0)
+		*(int64_t *)ctx += (int64_t)st.st_blocks * 512;
+}
+
 json_t *image_store_prune(struct image_store *s, struct cai_error *err)
 {
 	cleanup_close int lock = image_store_lock(s, err);
@@ -478,5 +488,6 @@ json_t *image_store_prune(struct image_store *s, struct cai_error *err)
 		json_array_append(deleted, json_object_get(v, "id"));
 	}
 	json_decref(list);
+	each_file(s->dir, "blobs", drop_blob, &freed);
 	return json_pack("{s:o,s:I}", "deleted", deleted, "freed", (json_int_t)freed);
 }

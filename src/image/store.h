@@ -66,7 +66,8 @@ json_t *image_store_list(struct image_store *s, struct cai_error *err);
 /* Removes a name, and the image with its last name; an id removes the image and all names. Returns
  * {"untagged": [...], "deleted": [...]}. */
 json_t *image_store_remove(struct image_store *s, const char *ref, struct cai_error *err);
-/* Removes images without a name. Returns {"deleted": [...], "freed": bytes}. */
+/* Removes images without a name, and what interrupted pulls have left. Returns {"deleted": [...], "freed":
+ * bytes}. */
 json_t *image_store_prune(struct image_store *s, struct cai_error *err);
 
 #endif
