@@ -35,6 +35,7 @@ BUILD = os.path.join(ROOT, os.environ.get("BUILD", "build"))
 FIRST_LINE = b"caisson-bench: PID 1"
 LAST_LINE = b"caisson-bench: done"
 MEM_MIB = 512
+SETTLE_S = 15
 
 
 # --- What both run ----------------------------------------------------------------------------------------------------------
@@ -287,7 +288,7 @@ def measure_resting(monitors, kernel, initrd, seconds):
         m = monitor(kernel, initrd, "idle")
         try:
             m.console.wait_for(FIRST_LINE, 60)
-            time.sleep(3)  # what the kernel puts off until after boot
+            time.sleep(SETTLE_S)  # what the kernel puts off until after boot: free pages reported, memory compacted
             pids = family(m.process.pid)
             own, ram = (sum(x) for x in zip(*(memory_of(p) for p in pids)))
             cache = m.code_cache()
