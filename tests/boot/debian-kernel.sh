@@ -4,7 +4,7 @@
 # downloaded and unpacked here, never installed.
 #   debian-kernel.sh MONITOR VMM-RUN CPUS
 set -eu -o pipefail
-monitor=$1 vmm_run=$2 cpus=$3
+monitor=$(realpath "$1") vmm_run=$(realpath "$2") cpus=$3
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 skip() { echo "skipped: $*"; exit 77; }
