@@ -5,9 +5,9 @@
  * CONFIGURE as descriptors (SCM_RIGHTS), in the order of enum control_fd for those whose bit is set in `fds`, the disks last.
  *
  * A packet is a 12-byte header {u32 magic, u16 version, u16 type, u32 sequence}, little-endian, then the body. Each request gets
- * one reply, OK, ERROR or STATUS, with the request's sequence; events have sequence 0. When the client's end closes, the
- * monitor stops the guest at once and exits: no sandbox outlives who started it unless a further client is connected
- * (a listening socket may be passed for that: CONTROL_FD_LISTEN).
+ * one reply, OK, ERROR or STATUS, with the request's sequence; events have sequence 0. When the last client's end closes, the
+ * monitor stops the guest at once and exits, so no sandbox outlives who started it; with a listening socket (CONTROL_FD_LISTEN)
+ * it goes on and waits for further clients, which is how a sandbox is detached.
  */
 #ifndef PROTO_CONTROL_H
 #define PROTO_CONTROL_H
