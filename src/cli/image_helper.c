@@ -64,3 +64,43 @@ json_t *image_helper(const char *const *words, struct cai_error *err)
 	}
 	return o;
 }
+
+int image_get(const char *root, const char *ref, enum image_when when, bool quiet, struct image_run_config *out,
+	      struct cai_error *err)
+{
+	struct image_store s = {.dir = -1};
+	int ok = image_store_open(&s, root, err);
+	if (ok == 0 && when != IMAGE_PULL_ALWAYS) {
+		ok = image_run_config_load(&s, ref, out, err);
+		if (ok == 0 || err->errnum != ENOENT || when == IMAGE_PULL_NEVER) {
+			image_store_close(&s);
+			return ok;
+		}
+		ok = 0;
+	}
+	if (ok == 0) {
+		const char *words[8] = {"pull"};
+		unsigned n = 1;
+		if (root) {
+			words[n++] = "--store";
+			words[n++] = root;
+		}
+		if (quiet)
+			words[n++] = "--quiet";
+		words[n++] = "--";
+		words[n++] = ref;
+		json_t *o = image_helper(words, err);
+		/* By its id: the name may mean another image by now. */
+		const char *id = json_string_value(json_object_get(o, "id"));
+		ok = id ? image_run_config_load(&s, id, out, err) : -1;
+		if (o && !id)
+			cai_fail(err, 0, "caisson-image gave no answer");
+		if (ok == 0 && !out->name) {
+			const char *tag = json_string_value(json_object_get(o, "tag"));
+			out->name = tag ? strdup(tag) : NULL;
+		}
+		json_decref(o);
+	}
+	image_store_close(&s);
+	return ok;
+}

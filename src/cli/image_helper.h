@@ -6,9 +6,20 @@
 #include <jansson.h>
 
 #include "base/error.h"
+#include "image/run_config.h"
 
 /* Runs caisson-image with the NULL-terminated words; its messages and progress go to standard error. Returns
  * its answer, or NULL when it failed: *err is then empty when it has said why itself. */
 json_t *image_helper(const char *const *words, struct cai_error *err);
+
+enum image_when { IMAGE_PULL_MISSING, IMAGE_PULL_ALWAYS, IMAGE_PULL_NEVER };
+
+/*
+ * The image that ref means, pulled first when it is missing (or always). root: what stands for $CAISSON_ROOT,
+ * or NULL. quiet: no progress on standard error. 0, or -1: *err is empty when caisson-image has said why
+ * itself.
+ */
+int image_get(const char *root, const char *ref, enum image_when when, bool quiet,
+	      struct image_run_config *out, struct cai_error *err);
 
 #endif
