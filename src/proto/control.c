@@ -25,6 +25,7 @@
 #define MAX_VCPUS         32u
 #define KNOWN_FLAGS       CONTROL_FLAG_SELFTEST_JAIL
 #define KNOWN_DISK_FLAGS  CONTROL_DISK_READONLY
+#define MIN_MTU           68u /* IPv4's, and virtio-net's */
 
 static void finish(struct buf *out, size_t start)
 {
@@ -58,6 +59,34 @@ static void put_head(struct buf *out, const char *s, size_t max)
 		buf_put_bytes(out, s, n);
 }
 
+static void put_devices(struct buf *out, const struct control_config *c)
+{
+	if (c->n_disks > CONTROL_MAX_DISKS || c->n_nets > CONTROL_MAX_NETS || c->n_fs > CONTROL_MAX_FS) {
+		out->failed = true;
+		return;
+	}
+	buf_put_u32(out, c->n_disks);
+	for (uint32_t i = 0; i < c->n_disks; i++) {
+		buf_put_u32(out, c->disk[i].flags);
+		buf_put_bytes(out, c->disk[i].id, sizeof(c->disk[i].id));
+	}
+	buf_put_u32(out, c->n_nets);
+	for (uint32_t i = 0; i < c->n_nets; i++) {
+		const struct control_net *n = &c->net[i];
+		buf_put_bytes(out, n->mac, sizeof(n->mac));
+		buf_put_u16(out, n->mtu);
+		buf_put_u8(out, n->kind);
+		buf_put_u8(out, n->n_fds);
+		buf_put_u8(out, n->n_pairs);
+		buf_put_u64(out, n->offloads);
+	}
+	buf_put_u32(out, c->n_fs);
+	for (uint32_t i = 0; i < c->n_fs; i++) {
+		buf_put_bytes(out, c->fs[i].tag, sizeof(c->fs[i].tag));
+		buf_put_u32(out, c->fs[i].flags);
+	}
+}
+
 void control_put_config(struct buf *out, uint32_t seq, const struct control_config *c)
 {
 	size_t start = out->len;
@@ -65,11 +94,6 @@ void control_put_config(struct buf *out, uint32_t seq, const struct control_conf
 	for (unsigned i = 0; i < CONTROL_N_FDS; i++)
 		if (c->fd[i] >= 0)
 			fds |= 1u << i;
-	uint32_t n_disks = c->n_disks;
-	if (n_disks > CONTROL_MAX_DISKS) {
-		out->failed = true;
-		n_disks = 0;
-	}
 	control_put(out, CONTROL_CONFIGURE, seq);
 	buf_put_u32(out, c->flags);
 	buf_put_u32(out, c->vcpus);
@@ -80,11 +104,7 @@ void control_put_config(struct buf *out, uint32_t seq, const struct control_conf
 	buf_put_string(out, c->cmdline ? c->cmdline : "");
 	buf_put_bytes(out, c->jail_probe, sizeof(c->jail_probe));
 	buf_put_u32(out, fds);
-	buf_put_u32(out, n_disks);
-	for (uint32_t i = 0; i < n_disks; i++) {
-		buf_put_u32(out, c->disk[i].flags);
-		buf_put_bytes(out, c->disk[i].id, sizeof(c->disk[i].id));
-	}
+	put_devices(out, c);
 	finish(out, start);
 }
 
@@ -95,6 +115,32 @@ void control_put_error(struct buf *out, uint32_t seq, uint32_t errnum, const cha
 	put_head(out, text, MAX_TEXT);
 }
 
+/* The 64-bit fields of STATUS in the order of the wire. */
+static const uint16_t status_u64[] = {
+	offsetof(struct control_status, mem_bytes),
+	offsetof(struct control_status, uptime_ns),
+	offsetof(struct control_status, instructions),
+	offsetof(struct control_status, instructions_at_ready),
+	offsetof(struct control_status, blocks_decoded),
+	offsetof(struct control_status, code_cache_bytes),
+	offsetof(struct control_status, tlb_misses),
+	offsetof(struct control_status, assists),
+	offsetof(struct control_status, balloon_bytes),
+	offsetof(struct control_status, net_rx_bytes),
+	offsetof(struct control_status, net_rx_frames),
+	offsetof(struct control_status, net_tx_bytes),
+	offsetof(struct control_status, net_tx_frames),
+	offsetof(struct control_status, net_rx_dropped),
+	offsetof(struct control_status, net_tx_dropped),
+	offsetof(struct control_status, disk_read_bytes),
+	offsetof(struct control_status, disk_reads),
+	offsetof(struct control_status, disk_written_bytes),
+	offsetof(struct control_status, disk_writes),
+	offsetof(struct control_status, fs_read_bytes),
+	offsetof(struct control_status, fs_written_bytes),
+	offsetof(struct control_status, fs_requests),
+};
+
 void control_put_status(struct buf *out, uint32_t seq, const struct control_status *s)
 {
 	control_put(out, CONTROL_STATUS, seq);
@@ -102,15 +148,8 @@ void control_put_status(struct buf *out, uint32_t seq, const struct control_stat
 	buf_put_u32(out, s->vcpus);
 	buf_put_u32(out, s->accel);
 	buf_put_u32(out, s->ready);
-	buf_put_u64(out, s->mem_bytes);
-	buf_put_u64(out, s->uptime_ns);
-	buf_put_u64(out, s->instructions);
-	buf_put_u64(out, s->instructions_at_ready);
-	buf_put_u64(out, s->blocks_decoded);
-	buf_put_u64(out, s->code_cache_bytes);
-	buf_put_u64(out, s->tlb_misses);
-	buf_put_u64(out, s->assists);
-	buf_put_u64(out, s->balloon_bytes);
+	for (unsigned i = 0; i < ARRAY_LEN(status_u64); i++)
+		buf_put_u64(out, *(const uint64_t *)((const char *)s + status_u64[i]));
 }
 
 void control_put_ended(struct buf *out, const struct control_ended *e)
@@ -162,6 +201,87 @@ static void get_name(struct buf_reader *r, char *to, size_t n)
 		memcpy(to, p, n);
 }
 
+static void get_bytes(struct buf_reader *r, void *to, size_t n)
+{
+	const void *p = buf_get_bytes(r, n);
+	if (p)
+		memcpy(to, p, n);
+}
+
+/* A count of things, or 0 and r->bad when there are too many. */
+static uint32_t get_count(struct buf_reader *r, uint32_t max)
+{
+	uint32_t n = buf_get_u32(r);
+	if (n > max)
+		r->bad = true;
+	return r->bad ? 0 : n;
+}
+
+static void get_devices(struct buf_reader *r, struct control_config *c)
+{
+	c->n_disks = get_count(r, CONTROL_MAX_DISKS);
+	for (uint32_t i = 0; i < c->n_disks; i++) {
+		c->disk[i].flags = buf_get_u32(r);
+		get_bytes(r, c->disk[i].id, sizeof(c->disk[i].id));
+		if (c->disk[i].flags & ~KNOWN_DISK_FLAGS)
+			r->bad = true;
+	}
+	c->n_nets = get_count(r, CONTROL_MAX_NETS);
+	for (uint32_t i = 0; i < c->n_nets; i++) {
+		struct control_net *n = &c->net[i];
+		get_bytes(r, n->mac, sizeof(n->mac));
+		n->mtu = buf_get_u16(r);
+		n->kind = buf_get_u8(r);
+		n->n_fds = buf_get_u8(r);
+		n->n_pairs = buf_get_u8(r);
+		n->offloads = buf_get_u64(r);
+		if (n->n_fds > CONTROL_MAX_NET_FDS) {
+			r->bad = true;
+			n->n_fds = 0;
+		}
+	}
+	c->n_fs = get_count(r, CONTROL_MAX_FS);
+	for (uint32_t i = 0; i < c->n_fs; i++) {
+		get_bytes(r, c->fs[i].tag, sizeof(c->fs[i].tag));
+		c->fs[i].flags = buf_get_u32(r);
+	}
+}
+
+static int check_net(const struct control_net *n, unsigned number, struct cai_error *err)
+{
+	static const uint8_t zero[6];
+	unsigned pairs = n->n_pairs ? n->n_pairs : n->n_fds ? n->n_fds : 1;
+	if (n->kind < CONTROL_NET_TAP || n->kind > CONTROL_NET_DGRAM)
+		return cai_fail(err, 0, "network %u is of kind %u, which does not exist", number, n->kind);
+	if ((n->mac[0] & 1) || !memcmp(n->mac, zero, sizeof(zero)))
+		return cai_fail(err, 0, "network %u: %02x:%02x:%02x:%02x:%02x:%02x is not the MAC address of one station", number, n->mac[0],
+				n->mac[1], n->mac[2], n->mac[3], n->mac[4], n->mac[5]);
+	if (n->mtu && n->mtu < MIN_MTU)
+		return cai_fail(err, 0, "network %u: an MTU of %u is too small, %u is the least", number, n->mtu, MIN_MTU);
+	if (pairs > CONTROL_MAX_NET_FDS || n->n_fds > pairs || (n->kind != CONTROL_NET_TAP && n->n_fds > 1))
+		return cai_fail(err, 0, "network %u cannot have %u descriptors for %u queue pairs", number, n->n_fds, pairs);
+	if (n->kind != CONTROL_NET_TAP && n->offloads)
+		return cai_fail(err, 0, "network %u: a socket has no offloads", number);
+	return 0;
+}
+
+static int check_fs(const struct control_config *c, unsigned i, struct cai_error *err)
+{
+	const struct control_fs *f = &c->fs[i];
+	size_t n = strnlen(f->tag, sizeof(f->tag));
+	if (f->flags)
+		return cai_fail(err, 0, "shared directory %u has unknown flags 0x%x", i + 1, f->flags);
+	if (!n)
+		return cai_fail(err, 0, "shared directory %u has no tag", i + 1);
+	for (size_t k = 0; k < sizeof(f->tag); k++)
+		if (k < n ? f->tag[k] <= ' ' || f->tag[k] > '~' : f->tag[k])
+			return cai_fail(err, 0, "the tag of shared directory %u holds more than visible ASCII characters", i + 1);
+	for (unsigned k = 0; k < i; k++)
+		if (!memcmp(c->fs[k].tag, f->tag, sizeof(f->tag)))
+			return cai_fail(err, 0, "two shared directories have the tag \"%.36s\"", f->tag);
+	return 0;
+}
+
 /* Everything but the descriptors; *fd_bits says which of enum control_fd came. */
 static int get_config_body(struct buf_reader *r, struct control_config *c, uint32_t *fd_bits, struct cai_error *err)
 {
@@ -174,17 +294,7 @@ static int get_config_body(struct buf_reader *r, struct control_config *c, uint3
 	c->cmdline = buf_get_string(r, CONTROL_MAX_CMDLINE);
 	get_name(r, c->jail_probe, sizeof(c->jail_probe));
 	*fd_bits = buf_get_u32(r);
-	c->n_disks = buf_get_u32(r);
-	if (c->n_disks > CONTROL_MAX_DISKS)
-		r->bad = true;
-	for (uint32_t i = 0; !r->bad && i < c->n_disks; i++) {
-		c->disk[i].flags = buf_get_u32(r);
-		const void *id = buf_get_bytes(r, sizeof(c->disk[i].id));
-		if (id)
-			memcpy(c->disk[i].id, id, sizeof(c->disk[i].id));
-		if (c->disk[i].flags & ~KNOWN_DISK_FLAGS)
-			r->bad = true;
-	}
+	get_devices(r, c);
 	if (!buf_done(r))
 		return cai_fail(err, 0, "malformed control packet: the body of CONFIGURE is truncated, too long or out of range");
 	if (c->flags & ~KNOWN_FLAGS)
@@ -197,6 +307,12 @@ static int get_config_body(struct buf_reader *r, struct control_config *c, uint3
 		return cai_fail(err, 0, "CONFIGURE announces unknown descriptors 0x%x", *fd_bits);
 	if (!(*fd_bits & (1u << CONTROL_FD_KERNEL)))
 		return cai_fail(err, 0, "CONFIGURE came without a kernel");
+	for (uint32_t i = 0; i < c->n_nets; i++)
+		if (check_net(&c->net[i], i + 1, err) < 0)
+			return -1;
+	for (uint32_t i = 0; i < c->n_fs; i++)
+		if (check_fs(c, i, err) < 0)
+			return -1;
 	return 0;
 }
 
@@ -205,7 +321,9 @@ int control_get_config(struct buf_reader *r, int *fds, unsigned n, struct contro
 	uint32_t bits = 0;
 	control_config_init(c);
 	int rc = get_config_body(r, c, &bits, err);
-	unsigned want = (unsigned)__builtin_popcount(bits) + c->n_disks;
+	unsigned want = (unsigned)__builtin_popcount(bits) + c->n_disks + c->n_fs;
+	for (uint32_t i = 0; i < c->n_nets; i++)
+		want += c->net[i].n_fds;
 	if (rc == 0 && want != n)
 		rc = cai_fail(err, 0, "CONFIGURE announces %u descriptors, %u came with it", want, n);
 	if (rc < 0) {
@@ -219,6 +337,11 @@ int control_get_config(struct buf_reader *r, int *fds, unsigned n, struct contro
 			c->fd[i] = fds[at++];
 	for (uint32_t i = 0; i < c->n_disks; i++)
 		c->disk_fd[i] = fds[at++];
+	for (uint32_t i = 0; i < c->n_nets; i++)
+		for (unsigned k = 0; k < c->net[i].n_fds; k++)
+			c->net_fd[i][k] = fds[at++];
+	for (uint32_t i = 0; i < c->n_fs; i++)
+		c->fs_fd[i] = fds[at++];
 	return 0;
 }
 
@@ -241,15 +364,8 @@ int control_get_status(struct buf_reader *r, struct control_status *s, struct ca
 	s->vcpus = buf_get_u32(r);
 	s->accel = buf_get_u32(r);
 	s->ready = buf_get_u32(r);
-	s->mem_bytes = buf_get_u64(r);
-	s->uptime_ns = buf_get_u64(r);
-	s->instructions = buf_get_u64(r);
-	s->instructions_at_ready = buf_get_u64(r);
-	s->blocks_decoded = buf_get_u64(r);
-	s->code_cache_bytes = buf_get_u64(r);
-	s->tlb_misses = buf_get_u64(r);
-	s->assists = buf_get_u64(r);
-	s->balloon_bytes = buf_get_u64(r);
+	for (unsigned i = 0; i < ARRAY_LEN(status_u64); i++)
+		*(uint64_t *)((char *)s + status_u64[i]) = buf_get_u64(r);
 	return buf_done(r) ? 0 : cai_fail(err, 0, "malformed control packet: the body of STATUS");
 }
 
@@ -275,6 +391,27 @@ void control_config_init(struct control_config *c)
 		c->fd[i] = -1;
 	for (unsigned i = 0; i < CONTROL_MAX_DISKS; i++)
 		c->disk_fd[i] = -1;
+	for (unsigned i = 0; i < CONTROL_MAX_NETS; i++)
+		for (unsigned k = 0; k < CONTROL_MAX_NET_FDS; k++)
+			c->net_fd[i][k] = -1;
+	for (unsigned i = 0; i < CONTROL_MAX_FS; i++)
+		c->fs_fd[i] = -1;
+}
+
+unsigned control_config_fds(const struct control_config *c, int fds[CONTROL_MAX_FDS])
+{
+	unsigned n = 0;
+	for (unsigned i = 0; i < CONTROL_N_FDS; i++)
+		if (c->fd[i] >= 0)
+			fds[n++] = c->fd[i];
+	for (uint32_t i = 0; i < c->n_disks && i < CONTROL_MAX_DISKS; i++)
+		fds[n++] = c->disk_fd[i];
+	for (uint32_t i = 0; i < c->n_nets && i < CONTROL_MAX_NETS; i++)
+		for (unsigned k = 0; k < c->net[i].n_fds && k < CONTROL_MAX_NET_FDS; k++)
+			fds[n++] = c->net_fd[i][k];
+	for (uint32_t i = 0; i < c->n_fs && i < CONTROL_MAX_FS; i++)
+		fds[n++] = c->fs_fd[i];
+	return n;
 }
 
 void control_config_free(struct control_config *c)
@@ -282,6 +419,8 @@ void control_config_free(struct control_config *c)
 	free(c->cmdline);
 	close_all(c->fd, CONTROL_N_FDS);
 	close_all(c->disk_fd, CONTROL_MAX_DISKS);
+	close_all(&c->net_fd[0][0], CONTROL_MAX_NETS * CONTROL_MAX_NET_FDS);
+	close_all(c->fs_fd, CONTROL_MAX_FS);
 	control_config_init(c);
 }
 

@@ -2,7 +2,8 @@
 /*
  * The control protocol: between `caisson` and one `caisson-vmm`, over a SOCK_SEQPACKET Unix socket, one message a packet.
  * The monitor inherits its end as descriptor CONTROL_FD. A jailed monitor opens nothing, so whatever it needs comes with
- * CONFIGURE as descriptors (SCM_RIGHTS), in the order of enum control_fd for those whose bit is set in `fds`, the disks last.
+ * CONFIGURE as descriptors (SCM_RIGHTS): in the order of enum control_fd for those whose bit is set in `fds`, then the disks, the
+ * networks (each with all of its descriptors) and the shared directories. control_config_fds() lists them so.
  *
  * A packet is a 12-byte header {u32 magic, u16 version, u16 type, u32 sequence}, little-endian, then the body. Each request gets
  * one reply, OK, ERROR or STATUS, with the request's sequence; events have sequence 0. When the last client's end closes, the
@@ -21,10 +22,13 @@
 
 #define CONTROL_FD          3 /* the inherited socket */
 #define CONTROL_MAGIC       0x4e534943u /* "CISN" */
-#define CONTROL_VERSION     1
+#define CONTROL_VERSION     2
 #define CONTROL_MAX_PACKET  (64u << 10)
 #define CONTROL_MAX_DISKS   16
-#define CONTROL_MAX_FDS     (8 + CONTROL_MAX_DISKS)
+#define CONTROL_MAX_NETS    8
+#define CONTROL_MAX_NET_FDS 8
+#define CONTROL_MAX_FS      16
+#define CONTROL_MAX_FDS     (8 + CONTROL_MAX_DISKS + CONTROL_MAX_NETS * CONTROL_MAX_NET_FDS + CONTROL_MAX_FS)
 #define CONTROL_MAX_CMDLINE 2048
 
 enum control_type {
@@ -63,6 +67,27 @@ struct control_disk {
 	char id[20]; /* virtio-blk serial, NUL-padded */
 };
 
+/* What a network device is connected to; see virtio/net.h, and net_tap_setup() there for how a tap must be prepared. */
+enum control_net_kind {
+	CONTROL_NET_TAP = 1, /* a tap, one descriptor a queue */
+	CONTROL_NET_STREAM,  /* a connected Unix stream socket, each frame behind its length, as passt speaks */
+	CONTROL_NET_DGRAM,   /* a connected datagram or seqpacket socket, a frame a message */
+};
+struct control_net {
+	uint8_t mac[6];    /* of one station: bit 0 of the first byte is clear, not all zero */
+	uint16_t mtu;      /* bytes, at least 68; 0: the guest is told none */
+	uint8_t kind;      /* enum control_net_kind */
+	uint8_t n_fds;     /* 1 to n_pairs, more than 1 for taps only; 0: not connected, the link is down */
+	uint8_t n_pairs;   /* queue pairs the guest sees, 1 to CONTROL_MAX_NET_FDS; 0: as many as there are descriptors, at least 1 */
+	uint64_t offloads; /* VIRTIO_NET_F_* bits that the tap was set up for; 0 for sockets */
+};
+
+/* A directory of the host, served by another process at the other end of a connected Unix stream socket (caisson-fs(8)). */
+struct control_fs {
+	char tag[36];      /* what the guest mounts it by: 1 to 36 bytes, NUL-padded, not necessarily terminated */
+	uint32_t flags;    /* none yet */
+};
+
 #define CONTROL_FLAG_SELFTEST_JAIL (1u << 0) /* test: once jailed, try what jail_probe names, to show that it is fatal */
 struct control_config {
 	uint32_t flags;
@@ -75,9 +100,15 @@ struct control_config {
 	char jail_probe[16];   /* "open", "socket", "execve", "ptrace" with CONTROL_FLAG_SELFTEST_JAIL */
 	uint32_t n_disks;
 	struct control_disk disk[CONTROL_MAX_DISKS];
+	uint32_t n_nets;
+	struct control_net net[CONTROL_MAX_NETS];
+	uint32_t n_fs;
+	struct control_fs fs[CONTROL_MAX_FS];
 	/* not on the wire: descriptors, -1 where absent; owned by the struct */
 	int fd[CONTROL_N_FDS];
 	int disk_fd[CONTROL_MAX_DISKS];
+	int net_fd[CONTROL_MAX_NETS][CONTROL_MAX_NET_FDS];
+	int fs_fd[CONTROL_MAX_FS];
 };
 
 enum control_state { CONTROL_STATE_NEW = 1, CONTROL_STATE_CONFIGURED, CONTROL_STATE_RUNNING, CONTROL_STATE_PAUSED };
@@ -90,6 +121,13 @@ struct control_status {
 	uint64_t instructions_at_ready; /* the same when the agent announced itself */
 	uint64_t blocks_decoded, code_cache_bytes, tlb_misses, assists;
 	uint64_t balloon_bytes; /* guest memory given back to the host by reporting, so far */
+	/* Summed over all network devices, as the guest sees it: rx is what it received. Bytes are of whole frames. */
+	uint64_t net_rx_bytes, net_rx_frames, net_tx_bytes, net_tx_frames;
+	uint64_t net_rx_dropped, net_tx_dropped;
+	/* Summed over all disks: what was read and written with success, and how many requests asked for it. */
+	uint64_t disk_read_bytes, disk_reads, disk_written_bytes, disk_writes;
+	/* Summed over all shared directories: file contents, and requests of any kind. */
+	uint64_t fs_read_bytes, fs_written_bytes, fs_requests;
 };
 
 enum control_end {
@@ -129,6 +167,8 @@ int control_get_error(struct buf_reader *r, uint32_t *errnum, char **text, struc
 int control_get_status(struct buf_reader *r, struct control_status *s, struct cai_error *err);
 int control_get_ended(struct buf_reader *r, struct control_ended *e, struct cai_error *err);
 void control_config_init(struct control_config *c); /* zeroes, descriptors -1 */
+/* The configuration's descriptors in the order in which they travel; returns how many. They stay the configuration's. */
+unsigned control_config_fds(const struct control_config *c, int fds[CONTROL_MAX_FDS]);
 void control_config_free(struct control_config *c); /* closes descriptors too */
 void control_ended_free(struct control_ended *e);
 

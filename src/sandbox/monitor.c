@@ -78,12 +78,7 @@ int monitor_boot(struct monitor *m, const struct control_config *c, struct cai_e
 {
 	struct buf b = {0}, s = {0};
 	int fds[CONTROL_MAX_FDS];
-	unsigned n = 0;
-	for (unsigned i = 0; i < CONTROL_N_FDS; i++)
-		if (c->fd[i] >= 0)
-			fds[n++] = c->fd[i];
-	for (unsigned i = 0; i < c->n_disks; i++)
-		fds[n++] = c->disk_fd[i];
+	unsigned n = control_config_fds(c, fds);
 	control_put_config(&b, ++m->seq, c);
 	control_put(&s, CONTROL_START, ++m->seq);
 	int r = b.failed || s.failed ? (errno = ENOMEM, -1) : control_send(m->control, b.p, b.len, fds, n);

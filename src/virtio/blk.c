@@ -45,6 +45,7 @@ struct virtio_blk {
 	uint64_t sectors;
 	char serial[VIRTIO_BLK_SERIAL_LEN];
 	struct virtio_blk_config config;
+	struct virtio_blk_stats stats;
 	struct virtq_chain chain;       /* the request being served */
 	struct iovec iov[VIRTQ_MAX_SIZE];
 };
@@ -90,8 +91,14 @@ static uint8_t read_write(struct virtio_blk *b, bool is_read, uint64_t sector, u
 		return VIRTIO_BLK_S_IOERR;
 	if (transfer(b, is_read, off, sector * SECTOR, n) < 0)
 		return VIRTIO_BLK_S_IOERR;
-	if (is_read)
+	if (is_read) {
 		*written += (uint32_t)n;
+		b->stats.read_bytes += n;
+		b->stats.reads++;
+	} else {
+		b->stats.written_bytes += n;
+		b->stats.writes++;
+	}
 	return VIRTIO_BLK_S_OK;
 }
 
@@ -364,4 +371,11 @@ void virtio_blk_detach(struct virtio_blk *b)
 	virtio_dev_unlock(&b->dev);
 	if (fd >= 0)
 		close(fd);
+}
+
+void virtio_blk_get_stats(struct virtio_blk *b, struct virtio_blk_stats *s)
+{
+	virtio_dev_lock(&b->dev);
+	*s = b->stats;
+	virtio_dev_unlock(&b->dev);
 }

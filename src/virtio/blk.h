@@ -21,6 +21,12 @@
 
 struct virtio_blk;
 
+/* What has succeeded since the device was made. */
+struct virtio_blk_stats {
+	uint64_t read_bytes, reads;     /* reads, writes: requests */
+	uint64_t written_bytes, writes;
+};
+
 /* fd: owned from a successful return on (on failure it stays the caller's); -1 makes an empty slot. serial: what GET_ID
  * answers, NUL-padded, not necessarily terminated. NULL on failure. */
 struct virtio_blk *virtio_blk_create(struct mem *mem, struct irq_line irq, int fd, bool readonly,
@@ -34,5 +40,7 @@ struct virtio_dev *virtio_blk_dev(struct virtio_blk *b); /* for the transport; b
 int virtio_blk_attach(struct virtio_blk *b, int fd, bool readonly, struct cai_error *err);
 /* Takes the backing away again: capacity 0, later requests fail. Any thread. */
 void virtio_blk_detach(struct virtio_blk *b);
+
+void virtio_blk_get_stats(struct virtio_blk *b, struct virtio_blk_stats *s); /* any thread */
 
 #endif

@@ -14,6 +14,7 @@
 #include "dev/layout.h"
 #include "hv/hv.h"
 #include "mem/mem.h"
+#include "virtio/net_tap.h"
 
 static int check_regular(int fd, const char *what, struct cai_error *err)
 {
@@ -75,6 +76,40 @@ static int check_memory(const struct control_config *c, struct cai_error *err)
 	return 0;
 }
 
+/* A socket of the type whose other end is there. */
+static bool is_connected(int fd, int type)
+{
+	struct sockaddr_storage a;
+	socklen_t n = sizeof(a);
+	int have = socket_option(fd, SO_TYPE);
+	return (have == type || (type == SOCK_DGRAM && have == SOCK_SEQPACKET)) && getpeername(fd, (struct sockaddr *)&a, &n) == 0;
+}
+
+static int check_net(const struct control_config *c, unsigned i, struct cai_error *err)
+{
+	const struct control_net *n = &c->net[i];
+	struct stat st;
+	if (n->offloads & ~NET_OFFLOADS)
+		return cai_fail(err, EINVAL, "network %u has unknown offloads 0x%llx", i + 1, (unsigned long long)(n->offloads & ~NET_OFFLOADS));
+	for (unsigned k = 0; k < n->n_fds; k++) {
+		int fd = c->net_fd[i][k];
+		if (n->kind == CONTROL_NET_TAP && (fstat(fd, &st) < 0 || !S_ISCHR(st.st_mode)))
+			return cai_fail(err, EINVAL, "network %u: the descriptor is not a tap device", i + 1);
+		if (n->kind == CONTROL_NET_STREAM && !is_connected(fd, SOCK_STREAM))
+			return cai_fail(err, EINVAL, "network %u: the descriptor is not a connected stream socket", i + 1);
+		if (n->kind == CONTROL_NET_DGRAM && !is_connected(fd, SOCK_DGRAM))
+			return cai_fail(err, EINVAL, "network %u: the descriptor is not a connected datagram socket", i + 1);
+	}
+	return 0;
+}
+
+static int check_fs(const struct control_config *c, unsigned i, struct cai_error *err)
+{
+	if (socket_option(c->fs_fd[i], SO_DOMAIN) != AF_UNIX || !is_connected(c->fs_fd[i], SOCK_STREAM))
+		return cai_fail(err, EINVAL, "shared directory %u: the descriptor is not a connected Unix stream socket", i + 1);
+	return 0;
+}
+
 int config_check(const struct control_config *c, struct cai_error *err)
 {
 	if (c->vcpus < 1 || c->vcpus > HV_MAX_VCPUS)
@@ -93,11 +128,17 @@ int config_check(const struct control_config *c, struct cai_error *err)
 		return -1;
 	if (check_vsock(c->fd[CONTROL_FD_VSOCK], err) < 0)
 		return -1;
-	if (c->n_disks > LAYOUT_VIRTIO_SLOTS - CONFIG_FIRST_DISK_SLOT)
-		return cai_fail(err, EINVAL, "%u disks asked for; at most %u are possible", c->n_disks,
-				LAYOUT_VIRTIO_SLOTS - CONFIG_FIRST_DISK_SLOT);
+	if (c->n_disks + c->n_nets + c->n_fs > LAYOUT_VIRTIO_SLOTS - CONFIG_FIRST_DISK_SLOT)
+		return cai_fail(err, EINVAL, "%u disks, %u networks and %u shared directories asked for; at most %u in all are possible",
+				c->n_disks, c->n_nets, c->n_fs, LAYOUT_VIRTIO_SLOTS - CONFIG_FIRST_DISK_SLOT);
 	for (unsigned i = 0; i < c->n_disks; i++)
 		if (check_disk(c, i, err) < 0)
+			return -1;
+	for (unsigned i = 0; i < c->n_nets; i++)
+		if (check_net(c, i, err) < 0)
+			return -1;
+	for (unsigned i = 0; i < c->n_fs; i++)
+		if (check_fs(c, i, err) < 0)
 			return -1;
 	return 0;
 }

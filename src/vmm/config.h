@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "proto/control.h"
 
-/* Slots before the first disk: vsock, rng, balloon. */
+/* Slots before the first disk: vsock, rng, balloon. Disks come first, then networks, then shared directories. */
 #define CONFIG_FIRST_DISK_SLOT 3u
 
 /* Checks every figure and every descriptor. Returns 0, or -1 with a sentence that names what is wrong. */

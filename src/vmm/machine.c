@@ -288,6 +288,47 @@ static int plug(struct machine *m, struct virtio_dev *dev, struct cai_error *err
 	return m->cfg.accel == CONTROL_ACCEL_KVM ? connect_kvm(m, dev, slot, base, err) : 0;
 }
 
+static int make_disks(struct machine *m, struct cai_error *err)
+{
+	for (unsigned i = 0; i < m->cfg.n_disks; i++) {
+		bool ro = m->cfg.disk[i].flags & CONTROL_DISK_READONLY;
+		struct stat st;
+		if (fstat(m->cfg.disk_fd[i], &st) == 0 && S_ISREG(st.st_mode))
+			m->disk_bytes[i] = (uint64_t)st.st_size;
+		m->blk[i] = virtio_blk_create(&m->mem, next_line(m), m->cfg.disk_fd[i], ro, m->cfg.disk[i].id, err);
+		if (!m->blk[i])
+			return cai_wrap(err, "disk %u", i + 1);
+		m->cfg.disk_fd[i] = -1;
+		if (plug(m, virtio_blk_dev(m->blk[i]), err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int make_net(struct machine *m, unsigned i, struct cai_error *err)
+{
+	static const enum virtio_net_kind kinds[] = {
+		[CONTROL_NET_TAP] = NET_TAP, [CONTROL_NET_STREAM] = NET_STREAM, [CONTROL_NET_DGRAM] = NET_DGRAM};
+	const struct control_net *c = &m->cfg.net[i];
+	struct virtio_net_options opt = {
+		.mtu = c->mtu,
+		.max_pairs = c->n_pairs ? c->n_pairs : c->n_fds ? c->n_fds : 1,
+		.offloads = c->offloads,
+	};
+	memcpy(opt.mac, c->mac, sizeof(opt.mac));
+	m->net[i] = virtio_net_create(&m->mem, next_line(m), m->dev_loop, &opt, err);
+	if (!m->net[i])
+		return -1;
+	if (c->n_fds) {
+		if (virtio_net_attach(m->net[i], kinds[c->kind], m->cfg.net_fd[i], c->n_fds, err) < 0)
+			return -1;
+		for (unsigned k = 0; k < c->n_fds; k++)
+			m->cfg.net_fd[i][k] = -1; /* the device's now */
+	}
+	return plug(m, virtio_net_dev(m->net[i]), err);
+}
+
+/* The order of slots is the guest's order of devices, and stable: what comes later in it never moves what is there. */
 static int make_virtio(struct machine *m, struct cai_error *err)
 {
 	int *fd = m->cfg.fd;
@@ -303,18 +344,13 @@ static int make_virtio(struct machine *m, struct cai_error *err)
 	m->balloon = virtio_balloon_create(&m->mem, next_line(m), err);
 	if (!m->balloon || plug(m, virtio_balloon_dev(m->balloon), err) < 0)
 		return -1;
-	for (unsigned i = 0; i < m->cfg.n_disks; i++) {
-		bool ro = m->cfg.disk[i].flags & CONTROL_DISK_READONLY;
-		struct stat st;
-		if (fstat(m->cfg.disk_fd[i], &st) == 0 && S_ISREG(st.st_mode))
-			m->disk_bytes[i] = (uint64_t)st.st_size;
-		m->blk[i] = virtio_blk_create(&m->mem, next_line(m), m->cfg.disk_fd[i], ro, m->cfg.disk[i].id, err);
-		if (!m->blk[i])
-			return cai_wrap(err, "disk %u", i + 1);
-		m->cfg.disk_fd[i] = -1;
-		if (plug(m, virtio_blk_dev(m->blk[i]), err) < 0)
-			return -1;
-	}
+	if (make_disks(m, err) < 0)
+		return -1;
+	for (unsigned i = 0; i < m->cfg.n_nets; i++)
+		if (make_net(m, i, err) < 0)
+			return cai_wrap(err, "network %u", i + 1);
+	if (m->cfg.n_fs)
+		return cai_fail(err, ENOSYS, "this monitor shares no directories yet");
 	return 0;
 }
 
@@ -386,6 +422,8 @@ void machine_destroy(struct machine *m)
 	virtio_balloon_destroy(m->balloon);
 	for (unsigned i = 0; i < CONTROL_MAX_DISKS; i++)
 		virtio_blk_destroy(m->blk[i]);
+	for (unsigned i = 0; i < CONTROL_MAX_NETS; i++)
+		virtio_net_destroy(m->net[i]);
 	hv_destroy(m->vm);
 	loop_del(m->dev_source);
 	loop_free(m->dev_loop);
@@ -414,6 +452,29 @@ int machine_pause(struct machine *m, struct cai_error *err)
 	return 0;
 }
 
+static void device_stats(struct machine *m, struct control_status *s)
+{
+	s->balloon_bytes = virtio_balloon_freed_bytes(m->balloon);
+	for (unsigned i = 0; i < m->cfg.n_disks; i++) {
+		struct virtio_blk_stats b;
+		virtio_blk_get_stats(m->blk[i], &b);
+		s->disk_read_bytes += b.read_bytes;
+		s->disk_reads += b.reads;
+		s->disk_written_bytes += b.written_bytes;
+		s->disk_writes += b.writes;
+	}
+	for (unsigned i = 0; i < m->cfg.n_nets; i++) {
+		struct virtio_net_stats n;
+		virtio_net_get_stats(m->net[i], &n);
+		s->net_rx_bytes += n.rx_bytes;
+		s->net_rx_frames += n.rx_frames;
+		s->net_tx_bytes += n.tx_bytes;
+		s->net_tx_frames += n.tx_frames;
+		s->net_rx_dropped += n.rx_dropped;
+		s->net_tx_dropped += n.tx_dropped;
+	}
+}
+
 void machine_stats(struct machine *m, struct control_status *s)
 {
 	for (unsigned i = 0; i < m->cfg.vcpus; i++) {
@@ -427,7 +488,7 @@ void machine_stats(struct machine *m, struct control_status *s)
 		if (st.code_cache_bytes > s->code_cache_bytes)
 			s->code_cache_bytes = st.code_cache_bytes;
 	}
-	s->balloon_bytes = virtio_balloon_freed_bytes(m->balloon);
+	device_stats(m, s);
 }
 
 uint64_t machine_max_file(const struct machine *m)

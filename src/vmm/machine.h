@@ -23,6 +23,7 @@
 #include "proto/control.h"
 #include "virtio/balloon.h"
 #include "virtio/blk.h"
+#include "virtio/net.h"
 #include "virtio/rng.h"
 #include "virtio/vsock.h"
 #include "vmm/console.h"
@@ -38,7 +39,7 @@ struct machine_doorbell {
 	int fd;
 	struct loop_source *source;
 };
-#define MACHINE_MAX_DOORBELLS (LAYOUT_VIRTIO_SLOTS * 2)
+#define MACHINE_MAX_DOORBELLS 96 /* a queue that gets none is notified by an exit */
 
 struct machine_hooks {
 	void (*ready)(void *ctx); /* the agent announced itself; on the loop's thread */
@@ -67,6 +68,7 @@ struct machine {
 	struct virtio_balloon *balloon;
 	struct virtio_blk *blk[CONTROL_MAX_DISKS];
 	uint64_t disk_bytes[CONTROL_MAX_DISKS]; /* of regular files; 0 for devices */
+	struct virtio_net *net[CONTROL_MAX_NETS];
 	struct virtio_dev *slot[LAYOUT_VIRTIO_SLOTS];
 	unsigned n_slots;
 	int irqfd[LAYOUT_VIRTIO_SLOTS];
@@ -88,7 +90,7 @@ int machine_pause(struct machine *m, struct cai_error *err);
 /* Ends the guest: vCPUs stop, hooks.ended is called. The first reason given is kept. Any thread. */
 void machine_end(struct machine *m, enum control_end reason, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-/* Fills the accelerator's figures and balloon_bytes, summed over vCPUs. */
+/* Fills the accelerator's figures, summed over vCPUs, and the devices', summed over those of a kind. */
 void machine_stats(struct machine *m, struct control_status *s);
 /* The largest offset that a write to any of its descriptors may reach, for RLIMIT_FSIZE. */
 uint64_t machine_max_file(const struct machine *m);

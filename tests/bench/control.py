@@ -4,7 +4,7 @@ import socket
 import struct
 
 FD = 3
-MAGIC, VERSION = 0x4E534943, 1
+MAGIC, VERSION = 0x4E534943, 2
 CONFIGURE, START, PAUSE, RESUME, QUERY, STOP = 1, 2, 3, 4, 5, 6
 OK, ERROR, STATUS = 64, 65, 66
 READY, ENDED = 128, 129
@@ -16,6 +16,8 @@ ENDS = {1: "poweroff", 2: "reset", 3: "panic", 4: "triple fault", 5: "stopped", 
 STATUS_FIELDS = (
     "state", "vcpus", "accel", "ready", "mem_bytes", "uptime_ns", "instructions", "instructions_at_ready",
     "blocks_decoded", "code_cache_bytes", "tlb_misses", "assists", "balloon_bytes",
+    "net_rx_bytes", "net_rx_frames", "net_tx_bytes", "net_tx_frames", "net_rx_dropped", "net_tx_dropped",
+    "disk_read_bytes", "disk_reads", "disk_written_bytes", "disk_writes", "fs_read_bytes", "fs_written_bytes", "fs_requests",
 )  # fmt: skip
 
 
@@ -73,6 +75,7 @@ class Client:
         body += string(cmdline.encode()) + bytes(16) + struct.pack("<II", bits, len(disks))
         for _, flags, name in disks:
             body += struct.pack("<I20s", flags, name.encode())
+        body += struct.pack("<II", 0, 0)
         self.request(CONFIGURE, body, [fds[k] for k in sorted(fds)] + [d[0] for d in disks])
 
     def start(self):
@@ -80,4 +83,4 @@ class Client:
 
     def query(self):
         _, body = self.request(QUERY)
-        return dict(zip(STATUS_FIELDS, struct.unpack("<IIIIQQQQQQQQQ", body[:88])))
+        return dict(zip(STATUS_FIELDS, struct.unpack("<IIII%dQ" % (len(STATUS_FIELDS) - 4), body)))

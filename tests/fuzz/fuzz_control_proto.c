@@ -31,6 +31,11 @@ static void config(struct buf_reader *r, unsigned n)
 	if (control_get_config(r, fds, n, &c, NULL) == 0) {
 		struct buf out = {0};
 		must(c.vcpus >= 1 && c.vcpus <= 32 && c.n_disks <= CONTROL_MAX_DISKS && c.cmdline && c.fd[CONTROL_FD_KERNEL] >= 0);
+		must(c.n_nets <= CONTROL_MAX_NETS && c.n_fs <= CONTROL_MAX_FS);
+		int again[CONTROL_MAX_FDS];
+		must(control_config_fds(&c, again) == n);
+		for (unsigned i = 0; i < n; i++)
+			must(again[i] >= 0);
 		control_put_config(&out, 1, &c);
 		must(!out.failed && out.len <= CONTROL_MAX_PACKET);
 		buf_free(&out);

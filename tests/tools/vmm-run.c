@@ -12,10 +12,13 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <poll.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -24,11 +27,14 @@
 
 #include "base/cleanup.h"
 #include "proto/control.h"
+#include "virtio/net_tap.h"
 
 static const char usage[] =
 	"usage: vmm-run [--accel soft|kvm] [--cpus N] [-m MB] --kernel F [--initrd F] [--disk F[:ro]]... [--append STR]\n"
+	"               [--net tap:NAME[,QUEUES]|stream:PATH[,mtu]]...\n"
 	"               [--cmdline STR] [--vsock PATH] [--listen PATH] [--code-cache KB] [--stats] [--pause MS] [--mmio] [--timeout S] [-i] [--probe NAME]\n"
 	"               [--vmm PATH]\n"
+	"  --net tap:NAME makes a tap with all offloads, or opens it; --net stream:PATH connects to passt's socket;\n"
 	"  --mmio names the virtio devices on the command line, for kernels without ACPI (with it they are found by themselves);\n"
 	"  --pause pauses and resumes the guest again and again, MS milliseconds each;\n"
 	"  --append adds to the default command line, --cmdline replaces it; --vsock listens there for \"CONNECT port\";\n"
@@ -85,14 +91,66 @@ static void add_disk(struct options *o, char *arg)
 	o->cfg.disk_fd[i] = open_or_fail(arg, ro ? O_RDONLY : O_RDWR);
 }
 
+/* A tap of that name in this network namespace, made if there is none; MAC addresses are 02:ca:15:50:00:01 and following. */
+static void open_tap(struct options *o, char *name, unsigned queues)
+{
+	struct control_net *n = &o->cfg.net[o->cfg.n_nets];
+	n->kind = CONTROL_NET_TAP;
+	for (; n->n_fds < queues; n->n_fds++) {
+		struct ifreq ifr = {.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | (queues > 1 ? IFF_MULTI_QUEUE : 0))};
+		struct cai_error err;
+		int fd = open_or_fail("/dev/net/tun", O_RDWR);
+		snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", name);
+		if (ioctl(fd, TUNSETIFF, &ifr) < 0)
+			fail("cannot make the tap", name);
+		if (net_tap_setup(fd, NET_OFFLOADS, &n->offloads, &err) < 0)
+			fail(err.text, NULL);
+		o->cfg.net_fd[o->cfg.n_nets][n->n_fds] = fd;
+	}
+}
+
+static void connect_stream(struct options *o, const char *path)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	snprintf(a.sun_path, sizeof(a.sun_path), "%s", path);
+	if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0)
+		fail("cannot connect to", path);
+	o->cfg.net[o->cfg.n_nets].kind = CONTROL_NET_STREAM;
+	o->cfg.net[o->cfg.n_nets].n_fds = 1;
+	o->cfg.net_fd[o->cfg.n_nets][0] = fd;
+}
+
+static void add_net(struct options *o, char *arg)
+{
+	if (o->cfg.n_nets == CONTROL_MAX_NETS)
+		fail("too many networks", NULL);
+	struct control_net *n = &o->cfg.net[o->cfg.n_nets];
+	char *comma = strchr(arg, ',');
+	unsigned number = comma ? (unsigned)atoi(comma + 1) : 0;
+	if (comma)
+		*comma = 0;
+	memcpy(n->mac, (uint8_t[]){2, 0xca, 0x15, 0x50, 0, (uint8_t)(o->cfg.n_nets + 1)}, 6);
+	if (!strncmp(arg, "tap:", 4)) {
+		open_tap(o, arg + 4, number > 1 && number <= CONTROL_MAX_NET_FDS ? number : 1);
+	} else if (!strncmp(arg, "stream:", 7)) {
+		connect_stream(o, arg + 7);
+		n->mtu = (uint16_t)number;
+	} else {
+		fail("not a network:", arg);
+	}
+	o->cfg.n_nets++;
+}
+
 static void parse(struct options *o, int argc, char **argv)
 {
-	enum { ACCEL = 256, CPUS, KERNEL, INITRD, DISK, APPEND, CMDLINE, VSOCK, LISTEN, CACHE, STATS, TIMEOUT, PROBE, VMM, PAUSE, MMIO };
+	enum { ACCEL = 256, CPUS, KERNEL, INITRD, DISK, APPEND, CMDLINE, VSOCK, LISTEN, CACHE, STATS, TIMEOUT, PROBE, VMM, PAUSE, MMIO, NET };
 	static const struct option longs[] = {
 		{"accel", 1, 0, ACCEL},     {"cpus", 1, 0, CPUS},       {"kernel", 1, 0, KERNEL}, {"initrd", 1, 0, INITRD},
 		{"disk", 1, 0, DISK},       {"append", 1, 0, APPEND},   {"cmdline", 1, 0, CMDLINE}, {"vsock", 1, 0, VSOCK},
 		{"listen", 1, 0, LISTEN},   {"code-cache", 1, 0, CACHE}, {"stats", 0, 0, STATS},   {"timeout", 1, 0, TIMEOUT},
 		{"probe", 1, 0, PROBE},     {"vmm", 1, 0, VMM},         {"pause", 1, 0, PAUSE},     {"mmio", 0, 0, MMIO},
+		{"net", 1, 0, NET},
 		{0},
 	};
 	struct control_config *c = &o->cfg;
@@ -120,6 +178,7 @@ static void parse(struct options *o, int argc, char **argv)
 			break;
 		case PAUSE: o->pause_ms = atoi(optarg); break;
 		case MMIO: o->mmio = true; break;
+		case NET: add_net(o, optarg); break;
 		case VMM: o->vmm = optarg; break;
 		default: fputs(usage, stderr); exit(2);
 		}
@@ -132,7 +191,7 @@ static void parse(struct options *o, int argc, char **argv)
 	if (c->accel == CONTROL_ACCEL_KVM)
 		c->fd[CONTROL_FD_KVM] = open_or_fail("/dev/kvm", O_RDWR);
 	int n = snprintf(o->cmdline, sizeof(o->cmdline), "%s", cmdline ? cmdline : "console=ttyS0 panic=-1 tsc=reliable");
-	for (unsigned i = 0; o->mmio && i < 3 + c->n_disks; i++)
+	for (unsigned i = 0; o->mmio && i < 3 + c->n_disks + c->n_nets + c->n_fs; i++)
 		n += snprintf(o->cmdline + n, sizeof(o->cmdline) - (size_t)n, " virtio_mmio.device=4K@0x%x:%u", 0xd0000000u + i * 0x1000,
 			      5 + i);
 	if (o->append)
@@ -171,12 +230,7 @@ static void request(int sock, enum control_type type, uint32_t seq)
 static void send_config(int sock, const struct control_config *c)
 {
 	int fds[CONTROL_MAX_FDS];
-	unsigned n = 0;
-	for (unsigned i = 0; i < CONTROL_N_FDS; i++)
-		if (c->fd[i] >= 0)
-			fds[n++] = c->fd[i];
-	for (unsigned i = 0; i < c->n_disks; i++)
-		fds[n++] = c->disk_fd[i];
+	unsigned n = control_config_fds(c, fds);
 	struct buf b = {0};
 	control_put_config(&b, 1, c);
 	if (b.failed || control_send(sock, b.p, b.len, fds, n) < 0)
@@ -200,6 +254,14 @@ static void show_status(const struct control_status *s)
 		up, (double)s->instructions / 1e6, up > 0 ? (double)s->instructions / 1e6 / up : 0, (double)s->instructions_at_ready / 1e6,
 		(unsigned long long)s->blocks_decoded, (unsigned long long)s->code_cache_bytes >> 10,
 		(unsigned long long)s->tlb_misses, (unsigned long long)s->assists, (unsigned long long)s->balloon_bytes >> 10);
+	if (s->net_rx_frames || s->net_tx_frames)
+		fprintf(stderr, "vmm-run: net rx %llu frames %llu bytes %llu dropped  tx %llu frames %llu bytes %llu dropped\n",
+			(unsigned long long)s->net_rx_frames, (unsigned long long)s->net_rx_bytes, (unsigned long long)s->net_rx_dropped,
+			(unsigned long long)s->net_tx_frames, (unsigned long long)s->net_tx_bytes, (unsigned long long)s->net_tx_dropped);
+	if (s->disk_reads || s->disk_writes)
+		fprintf(stderr, "vmm-run: disks read %llu bytes in %llu requests, written %llu in %llu\n",
+			(unsigned long long)s->disk_read_bytes, (unsigned long long)s->disk_reads,
+			(unsigned long long)s->disk_written_bytes, (unsigned long long)s->disk_writes);
 }
 
 static const char *const ends[] = {"?",	      "powered off",  "reset", "panicked", "triple fault", "stopped", "accelerator lost",

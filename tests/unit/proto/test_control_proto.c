@@ -34,7 +34,9 @@ static unsigned open_fds(void)
 	return n;
 }
 
-/* A configuration with a kernel, a console and two disks. */
+#define SAMPLE_FDS 9
+
+/* A configuration with a kernel, a console, two disks, a tap with three descriptors, a stream and a shared directory. */
 static void sample(struct control_config *c)
 {
 	control_config_init(c);
@@ -50,18 +52,16 @@ static void sample(struct control_config *c)
 	c->fd[CONTROL_FD_CONSOLE] = null_fd();
 	c->disk_fd[0] = null_fd();
 	c->disk_fd[1] = null_fd();
-}
-
-/* In the order of the wire: enum control_fd, then the disks. */
-static unsigned fds_of(const struct control_config *c, int *fds)
-{
-	unsigned n = 0;
-	for (unsigned i = 0; i < CONTROL_N_FDS; i++)
-		if (c->fd[i] >= 0)
-			fds[n++] = c->fd[i];
-	for (unsigned i = 0; i < c->n_disks; i++)
-		fds[n++] = c->disk_fd[i];
-	return n;
+	c->n_nets = 2;
+	c->net[0] = (struct control_net){
+		.mac = {2, 0, 0, 0, 0, 1}, .mtu = 1500, .kind = CONTROL_NET_TAP, .n_fds = 3, .n_pairs = 4, .offloads = 0x1883};
+	c->net[1] = (struct control_net){.mac = {2, 0, 0, 0, 0, 2}, .kind = CONTROL_NET_STREAM, .n_fds = 1};
+	for (unsigned i = 0; i < 3; i++)
+		c->net_fd[0][i] = null_fd();
+	c->net_fd[1][0] = null_fd();
+	c->n_fs = 1;
+	memset(c->fs[0].tag, 'x', sizeof(c->fs[0].tag));
+	c->fs_fd[0] = null_fd();
 }
 
 static int decode_config(const void *p, size_t n, unsigned n_fds, struct control_config *c, struct cai_error *err)
@@ -91,13 +91,13 @@ static void a_configuration_crosses_a_socket_with_its_descriptors(void **state)
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sp), 0);
 	sample(&c);
 	control_put_config(&b, 7, &c);
-	unsigned n = fds_of(&c, fds);
+	unsigned n = control_config_fds(&c, fds);
 	assert_int_equal(control_send(sp[0], b.p, b.len, fds, n), 0);
 
 	unsigned got_n = CONTROL_MAX_FDS;
 	long len = control_recv(sp[1], packet, sizeof(packet), fds, &got_n);
 	assert_int_equal(len, b.len);
-	assert_int_equal(got_n, 4);
+	assert_int_equal(got_n, SAMPLE_FDS);
 	struct buf_reader r = buf_reader(packet, (size_t)len);
 	assert_int_equal(control_get_header(&r, &h, NULL), 0);
 	assert_int_equal(h.type, CONTROL_CONFIGURE);
@@ -113,6 +113,17 @@ static void a_configuration_crosses_a_socket_with_its_descriptors(void **state)
 	assert_true(got.fd[CONTROL_FD_KERNEL] >= 0 && got.fd[CONTROL_FD_CONSOLE] >= 0 && got.disk_fd[1] >= 0);
 	assert_int_equal(got.fd[CONTROL_FD_INITRD], -1);
 	assert_int_equal(fcntl(got.disk_fd[0], F_GETFD), FD_CLOEXEC);
+	assert_int_equal(got.n_nets, 2);
+	assert_memory_equal(got.net[0].mac, c.net[0].mac, 6);
+	assert_int_equal(got.net[0].mtu, 1500);
+	assert_int_equal(got.net[0].n_fds, 3);
+	assert_int_equal(got.net[0].n_pairs, 4);
+	assert_true(got.net[0].offloads == 0x1883);
+	assert_int_equal(got.net[1].kind, CONTROL_NET_STREAM);
+	assert_true(got.net_fd[0][2] >= 0 && got.net_fd[0][3] == -1 && got.net_fd[1][0] >= 0 && got.net_fd[1][1] == -1);
+	assert_int_equal(got.n_fs, 1);
+	assert_memory_equal(got.fs[0].tag, c.fs[0].tag, sizeof(c.fs[0].tag));
+	assert_true(got.fs_fd[0] >= 0 && got.fs_fd[1] == -1);
 	control_config_free(&got);
 	control_config_free(&c);
 
@@ -168,11 +179,11 @@ static void a_configuration_cut_at_any_byte_is_refused_and_leaks_nothing(void **
 	for (size_t cut = 0; cut < b.len; cut++) {
 		uint8_t *p = malloc(cut ? cut : 1);
 		memcpy(p, b.p, cut);
-		assert_int_equal(decode_config(p, cut, 4, &got, &err), -1);
+		assert_int_equal(decode_config(p, cut, SAMPLE_FDS, &got, &err), -1);
 		free(p);
 	}
 	buf_put_u8(&b, 0);
-	assert_int_equal(decode_config(b.p, b.len, 4, &got, &err), -1);
+	assert_int_equal(decode_config(b.p, b.len, SAMPLE_FDS, &got, &err), -1);
 	buf_free(&b);
 	assert_int_equal(open_fds(), before);
 }
@@ -203,10 +214,72 @@ static void bad_fields_of_a_configuration_are_refused(void **state)
 		control_put_config(&b, 1, &c);
 		control_config_free(&c);
 		store_le32(b.p + HEADER + cases[i].at, cases[i].value);
-		assert_int_equal(decode_config(b.p, b.len, 4, &got, &err), -1);
+		assert_int_equal(decode_config(b.p, b.len, SAMPLE_FDS, &got, &err), -1);
 		assert_non_null(strstr(err.text, cases[i].says));
 		buf_free(&b);
 	}
+	assert_int_equal(open_fds(), before);
+}
+
+static void bad_networks_and_shares_are_refused(void **state)
+{
+	static const struct {
+		struct control_net net;
+		const char *says;
+	} nets[] = {
+		{{.mac = {2}, .kind = 0, .n_fds = 1}, "kind 0"},
+		{{.mac = {2}, .kind = 4, .n_fds = 1}, "kind 4"},
+		{{.mac = {3}, .kind = CONTROL_NET_TAP, .n_fds = 1}, "03:00:00:00:00:00"},
+		{{.kind = CONTROL_NET_TAP, .n_fds = 1}, "00:00:00:00:00:00"},
+		{{.mac = {2}, .kind = CONTROL_NET_TAP, .n_fds = 1, .mtu = 67}, "MTU of 67"},
+		{{.mac = {2}, .kind = CONTROL_NET_TAP, .n_fds = 2, .n_pairs = 1}, "2 descriptors"},
+		{{.mac = {2}, .kind = CONTROL_NET_TAP, .n_fds = 1, .n_pairs = 9}, "9 queue pairs"},
+		{{.mac = {2}, .kind = CONTROL_NET_STREAM, .n_fds = 2}, "2 descriptors"},
+		{{.mac = {2}, .kind = CONTROL_NET_DGRAM, .n_fds = 1, .offloads = 1}, "offloads"},
+	};
+	static const struct {
+		const char *tag;
+		uint32_t flags;
+		const char *says;
+	} shares[] = {
+		{"", 0, "no tag"}, {"a b", 0, "visible"}, {"a\x80", 0, "visible"}, {"a", 1, "flags"}, {"same", 0, "two shared"}};
+	unsigned before = open_fds();
+	for (size_t i = 0; i < ARRAY_LEN(nets) + ARRAY_LEN(shares); i++) {
+		struct control_config c, got;
+		struct buf b = {0};
+		struct cai_error err;
+		const char *says;
+		control_config_init(&c);
+		c.vcpus = 1;
+		c.accel = CONTROL_ACCEL_SOFT;
+		c.fd[CONTROL_FD_KERNEL] = null_fd();
+		if (i < ARRAY_LEN(nets)) {
+			c.n_nets = 1;
+			c.net[0] = nets[i].net;
+			says = nets[i].says;
+		} else {
+			c.n_fs = 2;
+			strcpy(c.fs[0].tag, "same");
+			strcpy(c.fs[1].tag, shares[i - ARRAY_LEN(nets)].tag);
+			c.fs[1].flags = shares[i - ARRAY_LEN(nets)].flags;
+			says = shares[i - ARRAY_LEN(nets)].says;
+		}
+		control_put_config(&b, 1, &c);
+		control_config_free(&c);
+		assert_int_equal(decode_config(b.p, b.len, 3, &got, &err), -1);
+		if (!strstr(err.text, says))
+			fail_msg("case %zu: %s", i, err.text);
+		buf_free(&b);
+	}
+	/* Text behind the end of a tag. */
+	struct control_config c, got;
+	struct buf b = {0};
+	sample(&c);
+	memcpy(c.fs[0].tag, "a\0b", 4);
+	control_put_config(&b, 1, &c);
+	control_config_free(&c);
+	assert_int_equal(decode_config(b.p, b.len, SAMPLE_FDS, &got, NULL), -1);
+	buf_free(&b);
 	assert_int_equal(open_fds(), before);
 }
 
@@ -218,15 +291,15 @@ static void announced_and_received_descriptors_must_agree(void **state)
 	unsigned before = open_fds();
 	sample(&c);
 	control_put_config(&b, 1, &c);
-	assert_int_equal(decode_config(b.p, b.len, 3, &got, &err), -1);
-	assert_int_equal(decode_config(b.p, b.len, 5, &got, &err), -1);
+	assert_int_equal(decode_config(b.p, b.len, SAMPLE_FDS - 1, &got, &err), -1);
+	assert_int_equal(decode_config(b.p, b.len, SAMPLE_FDS + 1, &got, &err), -1);
 	assert_int_equal(decode_config(b.p, b.len, 0, &got, &err), -1);
-	assert_non_null(strstr(err.text, "4 descriptors"));
+	assert_non_null(strstr(err.text, "9 descriptors"));
 	buf_free(&b);
 	close(c.fd[CONTROL_FD_KERNEL]);
 	c.fd[CONTROL_FD_KERNEL] = -1;
 	control_put_config(&b, 1, &c);
-	assert_int_equal(decode_config(b.p, b.len, 3, &got, &err), -1);
+	assert_int_equal(decode_config(b.p, b.len, SAMPLE_FDS - 1, &got, &err), -1);
 	assert_non_null(strstr(err.text, "without a kernel"));
 	buf_free(&b);
 	control_config_free(&c);
@@ -252,7 +325,8 @@ static void headers_of_another_magic_or_version_are_refused(void **state)
 
 static void replies_and_events_survive_a_round_trip_and_no_cut(void **state)
 {
-	struct control_status s = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13}, s2;
+	struct control_status s = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13,
+				    14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26}, s2;
 	struct control_ended e = {CONTROL_END_PANIC, (char[]){"it \x1b died"}, (char[]){"line\r\n\ttab\x1b"}}, e2;
 	struct control_header h;
 	uint32_t errnum;
@@ -340,6 +414,7 @@ int main(void)
 		cmocka_unit_test(a_packet_too_large_for_the_buffer_is_refused),
 		cmocka_unit_test(a_configuration_cut_at_any_byte_is_refused_and_leaks_nothing),
 		cmocka_unit_test(bad_fields_of_a_configuration_are_refused),
+		cmocka_unit_test(bad_networks_and_shares_are_refused),
 		cmocka_unit_test(announced_and_received_descriptors_must_agree),
 		cmocka_unit_test(headers_of_another_magic_or_version_are_refused),
 		cmocka_unit_test(replies_and_events_survive_a_round_trip_and_no_cut),

@@ -142,6 +142,19 @@ static void writes_reach_the_file(void **state)
 	assert_int_equal(st.st_size, SECTORS * 512 + 100);
 }
 
+static void what_succeeded_is_counted(void **state)
+{
+	struct virtio_blk_stats s;
+	start(dup(file), false);
+	uint64_t a = drv_alloc(&d, 4096, 4096);
+	assert_int_equal(request(VIRTIO_BLK_T_IN, 0, a, 1024, 512, NULL), VIRTIO_BLK_S_OK);
+	assert_int_equal(request(VIRTIO_BLK_T_OUT, 1, a, 512, 512, NULL), VIRTIO_BLK_S_OK);
+	assert_int_equal(request(VIRTIO_BLK_T_OUT, 2, a, 1024, 512, NULL), VIRTIO_BLK_S_OK);
+	assert_int_equal(request(VIRTIO_BLK_T_IN, SECTORS, a, 512, 512, NULL), VIRTIO_BLK_S_IOERR);
+	virtio_blk_get_stats(b, &s);
+	assert_true(s.reads == 1 && s.read_bytes == 1024 && s.writes == 2 && s.written_bytes == 1536);
+}
+
 static void requests_outside_the_disk_fail(void **state)
 {
 	start(dup(file), false);
@@ -318,6 +331,7 @@ int main(void)
 		T(tells_its_size),
 		T(reads_what_the_file_holds),
 		T(writes_reach_the_file),
+		T(what_succeeded_is_counted),
 		T(requests_outside_the_disk_fail),
 		T(read_only_is_enforced_whatever_the_driver_does),
 		T(a_file_that_shrank_gives_errors),

@@ -62,13 +62,8 @@ void client_begin(struct client *c, const void *program, size_t n)
 void client_configure(struct client *c)
 {
 	int fds[CONTROL_MAX_FDS];
-	unsigned n = 0;
+	unsigned n = control_config_fds(&c->cfg, fds);
 	struct buf b = {0};
-	for (unsigned i = 0; i < CONTROL_N_FDS; i++)
-		if (c->cfg.fd[i] >= 0)
-			fds[n++] = c->cfg.fd[i];
-	for (unsigned i = 0; i < c->cfg.n_disks; i++)
-		fds[n++] = c->cfg.disk_fd[i];
 	control_put_config(&b, 7, &c->cfg);
 	client_send_raw(c, b.p, b.len, fds, n);
 	buf_free(&b);

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -282,6 +283,68 @@ static void a_bad_configuration_is_named_and_ends_the_monitor(void **state)
 	}
 }
 
+/* One network of the given kind on one descriptor; the text of the refusal, or NULL when it was configured. */
+static char *try_network(uint8_t kind, int fd, uint64_t offloads, unsigned n_disks)
+{
+	struct client c;
+	struct answer a;
+	char *text = NULL;
+	client_begin(&c, SPIN);
+	c.cfg.n_nets = 1;
+	c.cfg.net[0] = (struct control_net){.mac = {2}, .mtu = 1400, .kind = kind, .n_fds = fd >= 0, .n_pairs = 2, .offloads = offloads};
+	c.cfg.net_fd[0][0] = fd;
+	c.cfg.n_disks = n_disks;
+	for (unsigned i = 0; i < n_disks; i++) {
+		c.cfg.disk_fd[i] = memfd_create("disk", MFD_CLOEXEC);
+		assert_int_equal(ftruncate(c.cfg.disk_fd[i], 4096), 0);
+	}
+	client_configure(&c);
+	client_receive(c.sock, &a);
+	if (a.h.type == CONTROL_ERROR) {
+		text = strdup(a.text);
+	} else {
+		assert_int_equal(a.h.type, CONTROL_OK);
+		query(&c, CONTROL_STATE_CONFIGURED);
+	}
+	client_free_answer(&a);
+	client_end(&c);
+	return text;
+}
+
+static void networks_are_checked_for_what_their_descriptors_are(void **state)
+{
+	int sv[2], dg[2];
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_DGRAM, 0, dg), 0);
+	const struct {
+		uint8_t kind;
+		int fd;
+		uint64_t offloads;
+		unsigned n_disks;
+		const char *says; /* NULL: good */
+	} cases[] = {
+		{CONTROL_NET_STREAM, dup(sv[0]), 0, 0, NULL},
+		{CONTROL_NET_DGRAM, dup(dg[0]), 0, 12, NULL},
+		{CONTROL_NET_TAP, -1, 0x83, 0, NULL},
+		{CONTROL_NET_STREAM, dup(dg[0]), 0, 0, "network 1: the descriptor is not a connected stream socket"},
+		{CONTROL_NET_DGRAM, dup(sv[0]), 0, 0, "not a connected datagram socket"},
+		{CONTROL_NET_STREAM, socket(AF_UNIX, SOCK_STREAM, 0), 0, 0, "not a connected stream socket"},
+		{CONTROL_NET_TAP, dup(sv[0]), 0, 0, "not a tap device"},
+		{CONTROL_NET_TAP, -1, 1ull << 40, 0, "unknown offloads"},
+		{CONTROL_NET_TAP, -1, 0, 13, "at most 13 in all"},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		char *text = try_network(cases[i].kind, cases[i].fd, cases[i].offloads, cases[i].n_disks);
+		if (!text != !cases[i].says || (text && !strstr(text, cases[i].says)))
+			fail_msg("case %zu: %s", i, text ? text : "no error");
+		free(text);
+	}
+	for (int i = 0; i < 2; i++) {
+		close(sv[i]);
+		close(dg[i]);
+	}
+}
+
 static void vcpus_out_of_range_are_refused(void **state)
 {
 	static const uint32_t wrong[] = {0, 33, 0xffffffff};
@@ -450,6 +513,7 @@ int main(void)
 		cmocka_unit_test(requests_in_the_wrong_state_are_refused),
 		cmocka_unit_test(malformed_packets_are_answered_and_change_nothing),
 		cmocka_unit_test(a_bad_configuration_is_named_and_ends_the_monitor),
+		cmocka_unit_test(networks_are_checked_for_what_their_descriptors_are),
 		cmocka_unit_test(vcpus_out_of_range_are_refused),
 		cmocka_unit_test(something_else_than_a_kernel_is_refused),
 		cmocka_unit_test(sockets_that_do_not_listen_are_refused),
