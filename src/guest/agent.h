@@ -25,6 +25,7 @@ struct agent_ops {
 	/* START: spawn_process, or what a test puts in its place. */
 	int (*spawn)(const struct agent_start *m, struct spawned *s, struct cai_error *err);
 	unsigned (*signal_session)(pid_t leader, int sig); /* spawn_signal_session, likewise */
+	uint64_t (*oom_kills)(void *ctx); /* what the kernel has killed for memory so far, for EXIT's AGENT_EXIT_OOM; may be NULL */
 	void *ctx;
 	bool reap_all; /* PID 1: reap every child, also those it never started */
 };

@@ -34,7 +34,7 @@ struct guest_pool_entropy {
 #define GUEST_TIOCGPTPEER _IO('T', 0x41)
 #define GUEST_TIOCSPTLCK  _IOW('T', 0x31, int)
 
-/* close_range(2), Linux 5.11. */
+/* close_range(2), Linux 5.11 with the flag, 5.9 without. */
 #define GUEST_NR_CLOSE_RANGE      436
 #define GUEST_CLOSE_RANGE_CLOEXEC 4u
 

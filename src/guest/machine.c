@@ -11,6 +11,7 @@
 #include <net/if.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -22,6 +23,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/file.h"
 #include "guest/kernel_abi.h"
 #include "guest/rootfs.h"
 
@@ -153,16 +155,41 @@ static bool wait_for_all(int ms)
 	}
 }
 
+void machine_end_processes(void)
+{
+	if (wait_for_all(0))
+		return;
+	kill(-1, SIGTERM);
+	kill(-1, SIGCONT);
+	if (!wait_for_all(TERM_GRACE_MS)) {
+		kill(-1, SIGKILL);
+		wait_for_all(TERM_GRACE_MS);
+	}
+}
+
+uint64_t machine_counter(const char *path, const char *name)
+{
+	char text[16384];
+	size_t n = strlen(name);
+	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t got = fd >= 0 ? file_read_full(fd, text, sizeof(text) - 1) : -1;
+	if (got <= 0)
+		return 0;
+	text[got] = 0;
+	for (char *p = text; p; p = strchr(p, '\n') ? strchr(p, '\n') + 1 : NULL)
+		if (!strncmp(p, name, n) && p[n] == ' ')
+			return strtoull(p + n, NULL, 10);
+	return 0;
+}
+
+uint64_t machine_oom_kills(void *ctx)
+{
+	return machine_counter("/proc/vmstat", "oom_kill");
+}
+
 void machine_poweroff(void *ctx)
 {
-	if (!wait_for_all(0)) {
-		kill(-1, SIGTERM);
-		kill(-1, SIGCONT);
-		if (!wait_for_all(TERM_GRACE_MS)) {
-			kill(-1, SIGKILL);
-			wait_for_all(TERM_GRACE_MS);
-		}
-	}
+	machine_end_processes();
 	sync();
 	mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);
 	reboot(RB_POWER_OFF);

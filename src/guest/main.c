@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * caisson-init: PID 1 of a microVM. It reports that it lives (where the kernel command line asks with "caisson.hello"), listens on
+ * caisson-init: PID 1 of a sandbox. In a microVM it reports that it lives (where the kernel command line asks with "caisson.hello"), listens on
  * vsock, tells the monitor, and serves the agent protocol until POWEROFF.
+ * With --container it is PID 1 of a container: everything about that has been set up, descriptor 3 is the socket to listen on.
  *
  * PID 1 must not end: the kernel would panic. Where something is missing (no vsock, say) it says so on the console and stays.
  */
@@ -13,6 +14,7 @@
 #include <unistd.h>
 
 #include "guest/agent.h"
+#include "guest/container.h"
 #include "guest/machine.h"
 
 /* One write, so that the line comes whole between the kernel's. */
@@ -45,13 +47,15 @@ static void block_signals(void)
 	signal(SIGPIPE, SIG_IGN);
 }
 
-static struct agent *start(struct cai_error *err)
+static struct agent *start(struct machine *m, struct cai_error *err)
 {
 	const struct agent_ops ops = {
 		.setup = machine_setup,
 		.poweroff = machine_poweroff,
 		.spawn = spawn_process,
 		.signal_session = spawn_signal_session,
+		.oom_kills = machine_oom_kills,
+		.ctx = m,
 		.reap_all = true,
 	};
 
@@ -64,20 +68,48 @@ static struct agent *start(struct cai_error *err)
 	return a;
 }
 
-int main(void)
+/* Ends when it cannot serve, unlike a machine's: its end is the container's, and the engine sees it. */
+static int run_container(void)
 {
+	const struct agent_ops ops = {
+		.setup = container_setup,
+		.poweroff = container_poweroff,
+		.spawn = spawn_process,
+		.signal_session = spawn_signal_session,
+		.oom_kills = container_oom_kills,
+		.reap_all = true,
+	};
 	struct cai_error err = {.text = ""};
 
+	block_signals();
+	int fd = container_listener(&err);
+	if (fd >= 0) {
+		struct agent *a = agent_new(&ops, &err);
+		if (a && agent_listen(a, fd, &err) == 0 && agent_run(a, &err) == 0)
+			return 0;
+	}
+	say(err.text);
+	return 1;
+}
+
+int main(int argc, char **argv)
+{
+	struct cai_error err = {.text = ""};
+	struct machine machine = MACHINE_INIT;
+
 	if (getpid() != 1) {
-		fprintf(stderr, "caisson-init: runs only as PID 1 of a Caisson guest\n");
+		fprintf(stderr, "caisson-init: runs only as PID 1 of a Caisson sandbox\n");
 		return 2;
 	}
+	/* The kernel hands init what it does not understand of its command line, but "--container" never comes from there. */
+	if (argc == 2 && !strcmp(argv[1], "--container"))
+		return run_container();
 	ensure_stdio();
 	machine_early();
 	if (machine_cmdline_has("caisson.hello"))
 		say("ready");
 	block_signals();
-	struct agent *a = start(&err);
+	struct agent *a = start(&machine, &err);
 	if (!a || agent_run(a, &err) < 0)
 		say(err.text);
 	for (;;)

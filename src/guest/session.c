@@ -181,6 +181,9 @@ void session_maybe_exit(struct session *s)
 	if (s->state != SESSION_RUNNING || !s->reaped || s->p.out >= 0 || s->p.err >= 0)
 		return;
 	struct agent_exit x = {0};
+	const struct agent_ops *ops = &s->a->ops;
+	if (s->wait_status != 0 && ops->oom_kills && ops->oom_kills(ops->ctx) > s->oom_kills)
+		x.flags |= AGENT_EXIT_OOM;
 	if (WIFSIGNALED(s->wait_status))
 		x.signal = (uint32_t)WTERMSIG(s->wait_status);
 	else
@@ -255,6 +258,11 @@ static void on_report(void *ctx, uint32_t events)
 		}
 	} else {
 		agent_put_u32(&s->out, AGENT_STARTED, (uint32_t)s->p.pid);
+		if (s->detached) {
+			begin_linger(s);
+			session_service(s);
+			return;
+		}
 		s->state = SESSION_RUNNING;
 		session_credit(s);
 		if (s->reaped) {
@@ -308,6 +316,8 @@ static void handle_start(struct session *s, const uint8_t *body, uint32_t len)
 		protocol_error(s, err.text);
 		return;
 	}
+	s->oom_kills = s->a->ops.oom_kills ? s->a->ops.oom_kills(s->a->ops.ctx) : 0;
+	s->detached = m.flags & AGENT_START_DETACH;
 	int rc = s->a->ops.spawn(&m, &s->p, &err);
 	s->stdin_open = rc == 0 && (m.flags & AGENT_START_STDIN);
 	agent_start_free(&m);

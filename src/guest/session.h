@@ -70,6 +70,8 @@ struct session {
 	struct spawned p;                 /* p.pid is -1 without one */
 	bool reaped;
 	int wait_status;
+	bool detached;                    /* AGENT_START_DETACH: the session ends with STARTED, the process does not */
+	uint64_t oom_kills;               /* of the machine, when it started */
 	struct loop_source *report;
 	struct loop_source *output[N_OUTPUTS]; /* NULL while throttled or closed */
 	bool last_drain;                  /* take budget bytes at most of each output, then send EXIT */

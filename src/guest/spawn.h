@@ -15,8 +15,8 @@ struct spawned {
 	pid_t pid;
 	bool tty;   /* in and out are two descriptors of the same terminal */
 	int in;     /* where its stdin is written; -1 without AGENT_START_STDIN */
-	int out;    /* its stdout, or the terminal */
-	int err;    /* its stderr; -1 with a terminal */
+	int out;    /* its stdout, or the terminal; -1 with AGENT_START_DETACH */
+	int err;    /* its stderr; -1 with a terminal or AGENT_START_DETACH */
 	int report; /* readable once the program runs (end of file) or could not be started (a struct spawn_report) */
 };
 

@@ -20,6 +20,9 @@
 
 #define MAX_KERNEL_TEXT 256u  /* HELLO's kernel name */
 #define MAX_ERROR_TEXT  1024u /* ERROR's sentence */
+#define MAX_ADDR_TEXT   64u   /* an address with its prefix length */
+#define MAX_PATH_TEXT   4096u
+#define START_FLAGS     (AGENT_START_TTY | AGENT_START_STDIN | AGENT_START_BUILTIN | AGENT_START_DETACH)
 
 int agent_get_header(const uint8_t raw[AGENT_HEADER_SIZE], struct agent_header *h, struct cai_error *err)
 {
@@ -115,6 +118,7 @@ void agent_put_exit(struct buf *out, const struct agent_exit *m)
 	size_t at = begin(out, AGENT_EXIT);
 	buf_put_u32(out, m->status);
 	buf_put_u32(out, m->signal);
+	buf_put_u32(out, m->flags);
 	end(out, at);
 }
 
@@ -133,6 +137,29 @@ void agent_put_resize(struct buf *out, uint16_t rows, uint16_t cols)
 	end(out, at);
 }
 
+static void put_iface(struct buf *out, const struct agent_iface *i)
+{
+	buf_put_bytes(out, i->mac, sizeof(i->mac));
+	buf_put_u32(out, i->mtu);
+	if (i->n_addrs > AGENT_MAX_ADDRS)
+		out->failed = true;
+	buf_put_u32(out, i->n_addrs);
+	for (unsigned k = 0; k < i->n_addrs && k < AGENT_MAX_ADDRS; k++)
+		put_string(out, i->addr[k]);
+	put_string(out, i->gateway4);
+	put_string(out, i->gateway6);
+}
+
+static void put_mount(struct buf *out, const struct agent_mount *m)
+{
+	buf_put_u32(out, m->type);
+	buf_put_u32(out, m->flags);
+	put_string(out, m->source);
+	put_string(out, m->target);
+	put_string(out, m->subpath);
+	put_string(out, m->options);
+}
+
 void agent_put_setup(struct buf *out, const struct agent_setup *m)
 {
 	size_t at = begin(out, AGENT_SETUP);
@@ -142,6 +169,19 @@ void agent_put_setup(struct buf *out, const struct agent_setup *m)
 	put_string(out, m->root_dev);
 	put_string(out, m->root_fstype);
 	buf_put_u32(out, m->root_mode);
+	buf_put_u32(out, m->flags);
+	put_string(out, m->upper_dev);
+	put_string(out, m->upper_fstype);
+	put_string(out, m->resolv_conf);
+	put_string(out, m->hosts);
+	if (m->n_ifaces > AGENT_MAX_IFACES || m->n_mounts > AGENT_MAX_MOUNTS)
+		out->failed = true;
+	buf_put_u32(out, m->n_ifaces);
+	for (unsigned i = 0; i < m->n_ifaces && i < AGENT_MAX_IFACES; i++)
+		put_iface(out, &m->iface[i]);
+	buf_put_u32(out, m->n_mounts);
+	for (unsigned i = 0; i < m->n_mounts && i < AGENT_MAX_MOUNTS; i++)
+		put_mount(out, &m->mount[i]);
 	end(out, at);
 }
 
@@ -205,8 +245,9 @@ int agent_get_exit(const void *body, size_t len, struct agent_exit *m, struct ca
 	struct buf_reader r = buf_reader(body, len);
 	m->status = buf_get_u32(&r);
 	m->signal = buf_get_u32(&r);
+	m->flags = buf_get_u32(&r);
 	/* The host makes its own exit status of these: what wait(2) cannot report must not reach that sum. */
-	if (!buf_done(&r) || m->status > 255 || m->signal > 127)
+	if (!buf_done(&r) || m->status > 255 || m->signal > 127 || (m->flags & ~AGENT_EXIT_OOM))
 		return malformed(err, "EXIT");
 	return 0;
 }
@@ -226,6 +267,40 @@ int agent_get_resize(const void *body, size_t len, uint16_t *rows, uint16_t *col
 	return buf_done(&r) ? 0 : malformed(err, "RESIZE");
 }
 
+static void get_iface(struct buf_reader *r, struct agent_iface *i)
+{
+	const void *mac = buf_get_bytes(r, sizeof(i->mac));
+	if (mac)
+		memcpy(i->mac, mac, sizeof(i->mac));
+	i->mtu = buf_get_u32(r);
+	uint32_t n = buf_get_u32(r);
+	if (n > AGENT_MAX_ADDRS)
+		r->bad = true;
+	while (!r->bad && i->n_addrs < n)
+		i->addr[i->n_addrs++] = buf_get_string(r, MAX_ADDR_TEXT);
+	i->gateway4 = buf_get_string(r, MAX_ADDR_TEXT);
+	i->gateway6 = buf_get_string(r, MAX_ADDR_TEXT);
+}
+
+static void get_mount(struct buf_reader *r, struct agent_mount *m)
+{
+	m->type = buf_get_u32(r);
+	m->flags = buf_get_u32(r);
+	m->source = buf_get_string(r, MAX_PATH_TEXT);
+	m->target = buf_get_string(r, MAX_PATH_TEXT);
+	m->subpath = buf_get_string(r, MAX_PATH_TEXT);
+	m->options = buf_get_string(r, MAX_PATH_TEXT);
+	if (m->type < AGENT_MOUNT_VIRTIOFS || m->type > AGENT_MOUNT_BIND || (m->flags & ~AGENT_MOUNT_RDONLY))
+		r->bad = true;
+}
+
+static bool setup_makes_sense(const struct agent_setup *m)
+{
+	if (m->root_mode > AGENT_ROOT_OVERLAY_DISK || (m->flags & ~AGENT_SETUP_READONLY_ROOT))
+		return false;
+	return (m->root_mode != AGENT_ROOT_NONE || !*m->root_dev) && (m->root_mode != AGENT_ROOT_OVERLAY_DISK || *m->upper_dev);
+}
+
 int agent_get_setup(const void *body, size_t len, struct agent_setup *m, struct cai_error *err)
 {
 	struct buf_reader r = buf_reader(body, len);
@@ -238,7 +313,23 @@ int agent_get_setup(const void *body, size_t len, struct agent_setup *m, struct 
 	m->root_dev = buf_get_string(&r, AGENT_MAX_STRING);
 	m->root_fstype = buf_get_string(&r, AGENT_MAX_STRING);
 	m->root_mode = buf_get_u32(&r);
-	if (!buf_done(&r) || m->root_mode < AGENT_ROOT_OVERLAY_TMPFS || m->root_mode > AGENT_ROOT_DIRECT) {
+	m->flags = buf_get_u32(&r);
+	m->upper_dev = buf_get_string(&r, AGENT_MAX_STRING);
+	m->upper_fstype = buf_get_string(&r, AGENT_MAX_STRING);
+	m->resolv_conf = buf_get_string(&r, AGENT_MAX_ETC_FILE);
+	m->hosts = buf_get_string(&r, AGENT_MAX_ETC_FILE);
+	/* An entry counts from before it is read: what it got until it failed is released with it. */
+	uint32_t n = buf_get_u32(&r);
+	if (n > AGENT_MAX_IFACES)
+		r.bad = true;
+	while (!r.bad && m->n_ifaces < n)
+		get_iface(&r, &m->iface[m->n_ifaces++]);
+	n = buf_get_u32(&r);
+	if (n > AGENT_MAX_MOUNTS)
+		r.bad = true;
+	while (!r.bad && m->n_mounts < n)
+		get_mount(&r, &m->mount[m->n_mounts++]);
+	if (!buf_done(&r) || !setup_makes_sense(m)) {
 		agent_setup_free(m);
 		return malformed(err, "SETUP");
 	}
@@ -293,7 +384,8 @@ int agent_get_start(const void *body, size_t len, struct agent_start *m, struct 
 		m->rlimit[i].soft = buf_get_u64(&r);
 		m->rlimit[i].hard = buf_get_u64(&r);
 	}
-	if (!buf_done(&r) || (m->flags & ~(AGENT_START_TTY | AGENT_START_STDIN)) || !m->argv[0]) {
+	bool apart = m->flags & AGENT_START_DETACH;
+	if (!buf_done(&r) || (m->flags & ~START_FLAGS) || (apart && (m->flags & (AGENT_START_TTY | AGENT_START_STDIN))) || !m->argv[0]) {
 		agent_start_free(m);
 		return malformed(err, "START");
 	}
@@ -317,6 +409,22 @@ void agent_setup_free(struct agent_setup *m)
 	free(m->hostname);
 	free(m->root_dev);
 	free(m->root_fstype);
+	free(m->upper_dev);
+	free(m->upper_fstype);
+	free(m->resolv_conf);
+	free(m->hosts);
+	for (unsigned i = 0; i < m->n_ifaces; i++) {
+		for (unsigned k = 0; k < m->iface[i].n_addrs; k++)
+			free(m->iface[i].addr[k]);
+		free(m->iface[i].gateway4);
+		free(m->iface[i].gateway6);
+	}
+	for (unsigned i = 0; i < m->n_mounts; i++) {
+		free(m->mount[i].source);
+		free(m->mount[i].target);
+		free(m->mount[i].subpath);
+		free(m->mount[i].options);
+	}
 	*m = (struct agent_setup){0};
 }
 

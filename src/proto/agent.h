@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The agent protocol: between `caisson` on the host and `caisson-init` in the guest, over one vsock stream for each process.
+ * The agent protocol: between `caisson` on the host and `caisson-init` in a sandbox, over one stream for each process: vsock into a
+ * microVM, a Unix socket into a container (`caisson-init --container`, which listens on its descriptor 3).
  *
  * Every frame is a 12-byte header {u32 body length, u16 type, u16 version, u32 reserved = 0}, little-endian, then the body.
  * A body is at most AGENT_MAX_BODY bytes. Either side closes the stream on a malformed frame.
  *
- * A session: the host connects to port AGENT_PORT. The agent sends HELLO. Then one of
+ * A session: the host connects (to port AGENT_PORT of a guest). The agent sends HELLO. Then one of
  *   - SETUP: machine-wide settings (hostname, clock, entropy, root file system); answered by OK or ERROR. Sent once, first. START may
  *     follow on the same stream. One that failed may be sent again.
  *   - START: a process; answered by STARTED or ERROR. Then STDIN / STDIN_CLOSE / RESIZE / SIGNAL from the host, STDOUT / STDERR
  *     / STDIN_CREDIT from the agent, and EXIT last, after all output. When the host closes the stream early, the process
- *     (its whole session) gets SIGHUP and then SIGKILL.
- *   - POWEROFF: syncs, unmounts, powers the machine off; answered by the stream's end.
+ *     (its whole session) gets SIGHUP and then SIGKILL. With AGENT_START_DETACH nothing follows STARTED and the process lives on.
+ *   - POWEROFF: ends all processes (SIGTERM, SIGKILL half a second later), leaves the file systems clean and powers the machine off, or
+ *     ends the agent where that is a container; answered by the stream's end.
  * Back-pressure: output waits on the stream itself; the agent stops reading the process's pipes when the stream is full.
  * Input has a window, so that RESIZE and SIGNAL never wait behind it: the host may send AGENT_STDIN_WINDOW bytes of STDIN, then
  * as much as STDIN_CREDIT frames hand back.
@@ -19,7 +21,7 @@
  * After ERROR or EXIT the agent sends nothing more and ends its direction of the stream; the host then closes.
  *
  * When the agent is listening it opens (and closes) a connection to AGENT_READY_PORT of the host, CID 2: the monitor takes it as
- * "ready".
+ * "ready". In a container there is no such announcement: the socket listens before the agent is there.
  */
 #ifndef PROTO_AGENT_H
 #define PROTO_AGENT_H
@@ -31,7 +33,7 @@
 #include "base/buf.h"
 #include "base/error.h"
 
-#define AGENT_VERSION      1
+#define AGENT_VERSION      2
 #define AGENT_PORT         1024 /* the agent listens here in the guest */
 #define AGENT_READY_PORT   1024 /* the monitor listens here on the host's side */
 #define AGENT_HEADER_SIZE  12
@@ -87,21 +89,88 @@ struct agent_error {
 };
 
 enum agent_root_mode {
+	AGENT_ROOT_NONE = 0,          /* only with an empty root_dev */
 	AGENT_ROOT_OVERLAY_TMPFS = 1, /* read-only lower from the disk, tmpfs upper */
 	AGENT_ROOT_READONLY,
 	AGENT_ROOT_DIRECT,            /* the disk itself, read-write */
+	AGENT_ROOT_OVERLAY_DISK,      /* read-only lower from the disk, upper_dev's /upper as the writable layer */
 };
+
+/* A network interface, found by its MAC address. Where none has it, the first Ethernet interface that no other entry names gets it
+ * (a machine restored from a template). It is brought up with these addresses and default routes and nothing else. */
+#define AGENT_MAX_IFACES 8
+#define AGENT_MAX_ADDRS  8
+struct agent_iface {
+	uint8_t mac[6];
+	uint32_t mtu;                /* 0: as it is */
+	unsigned n_addrs;
+	char *addr[AGENT_MAX_ADDRS]; /* "10.88.0.2/24", "fd00::2/64"; owned */
+	char *gateway4, *gateway6;   /* next hops of the default routes; need not be in a subnet of the addresses; empty: none; owned */
+};
+
+/* A file system below the root. Targets are resolved inside the root, and made where absent. In the order given. */
+enum agent_mount_type {
+	AGENT_MOUNT_VIRTIOFS = 1, /* source: the tag of a shared directory */
+	AGENT_MOUNT_TMPFS,        /* source: not used */
+	AGENT_MOUNT_BIND,         /* source: an absolute path in the root, a file or directory, with what is mounted below it */
+};
+#define AGENT_MOUNT_RDONLY (1u << 0)
+#define AGENT_MAX_MOUNTS   64
+struct agent_mount {
+	uint32_t type;  /* enum agent_mount_type */
+	uint32_t flags; /* AGENT_MOUNT_* */
+	char *source, *target; /* owned */
+	char *subpath;  /* VIRTIOFS: only this file or directory of the share, relative; empty: all of it; owned */
+	/* mount(8)'s words with commas: [no]suid, [no]dev, [no]exec, ro, rw, [no]atime, relatime; for a tmpfs also size=, mode= and what
+	 * else the kernel takes. A tmpfs is nosuid,nodev,noexec unless they say otherwise, a share nodev; owned */
+	char *options;
+};
+
+#define AGENT_SETUP_READONLY_ROOT (1u << 0) /* the root is made read-only once all else is in place */
+#define AGENT_MAX_ETC_FILE        (64u << 10)
+/* All strings owned after decoding; NULL is sent as empty. In a container the engine has done all of this already: SETUP is accepted
+ * and nothing of it is applied. */
 struct agent_setup {
-	char *hostname;            /* owned */
+	char *hostname;
 	uint64_t realtime_ns;      /* the host's CLOCK_REALTIME; 0: leave the guest's clock */
 	uint8_t entropy[32];       /* credited to the guest's random pool */
 	char *root_dev;            /* "/dev/vda"; empty: stay in the initramfs */
 	char *root_fstype;         /* "erofs", "ext4", or empty: try both */
 	uint32_t root_mode;        /* enum agent_root_mode */
+	uint32_t flags;            /* AGENT_SETUP_* */
+	char *upper_dev;           /* AGENT_ROOT_OVERLAY_DISK: "/dev/vdb"; its directories /upper and /work are made where absent */
+	char *upper_fstype;        /* "ext4" */
+	char *resolv_conf, *hosts; /* what /etc/resolv.conf and /etc/hosts say, at most AGENT_MAX_ETC_FILE bytes; a link there is replaced, not
+				    * followed; empty: the image's own */
+	unsigned n_ifaces, n_mounts;
+	struct agent_iface iface[AGENT_MAX_IFACES];
+	struct agent_mount mount[AGENT_MAX_MOUNTS];
 };
 
 #define AGENT_START_TTY     (1u << 0) /* a terminal: stdin, stdout and stderr are one pty; output comes as STDOUT */
 #define AGENT_START_STDIN   (1u << 1) /* stdin is a pipe (or the pty); without it stdin is /dev/null */
+#define AGENT_START_BUILTIN (1u << 2) /* a function of the agent, not a program: see below */
+#define AGENT_START_DETACH  (1u << 3) /* stdin, stdout and stderr are /dev/null; not with TTY or STDIN */
+/*
+ * argv of AGENT_START_BUILTIN. Each runs as the START's user in a process of its own; on failure it writes one sentence to stderr and
+ * ends with 1 (2: wrong usage).
+ *   tar-out PATH          a tar of PATH to stdout: ustar, with pax headers where that cannot say it. Names begin with PATH's last component,
+ *                         or with "." where that is empty, "." or "..". PATH's own last component is followed only with a "/" behind it.
+ *                         Owners by number, hard links, devices and FIFOs; no sockets, no extended attributes. What is below
+ *                         PATH on another /proc, /sys or the like is left out.
+ *   tar-in DIR [FLAG]...  extracts a tar from stdin below DIR, which must exist. Nothing is ever made outside of DIR: names with ".." are
+ *                         refused, and so is going through a link that leaves DIR; a leading "/" is dropped. A file that is there is
+ *                         replaced; a directory and a non-directory never replace each other. What was extracted before an error stays.
+ *                         As root owners are the archive's numbers, else the user's own. FLAG: "--owner=UID:GID" (for everything).
+ *   stat PATH             {"type":"dir|file|link|other","mode":N,"size":N,"uid":N,"gid":N,"mtime":N,"target":"..."}; the last component is not
+ *                         followed; mode: the 12 permission bits; target: of a link, as it is
+ *   ps                    [{"pid":N,"ppid":N,"uid":N,"user":"...","state":"S","cpu_ms":N,"rss":BYTES,"start_ms":SINCE_1970,"cmd":"..."},...]
+ *                         without kernel threads, the agent and itself; user: absent without a name
+ *   stats                 {"uptime_ms":,"processes":,"load":[,,],"cpu":{"online":,"usage_ns":},"memory":{"total":,"free":,"available":,"cached":,
+ *                         "swap_total":,"swap_free":,"oom_kills":},"rootfs":{"size":,"used":,"free":},
+ *                         "net":{"eth0":{"rx_bytes":,"rx_packets":,"tx_bytes":,"tx_packets":},...}}; bytes; in a container what /proc says there
+ * JSON comes as one line. Its strings are what programs and files in the sandbox chose, made valid UTF-8.
+ */
 struct agent_rlimit {
 	uint32_t resource; /* RLIMIT_* of Linux x86-64 */
 	uint64_t soft, hard;
@@ -118,9 +187,11 @@ struct agent_start {
 	struct agent_rlimit rlimit[AGENT_MAX_RLIMITS];
 };
 
+#define AGENT_EXIT_OOM (1u << 0) /* it did not end with status 0, and the kernel killed something in the sandbox for memory in its time */
 struct agent_exit {
 	uint32_t status; /* exit status, when signal is 0 */
 	uint32_t signal; /* the signal that ended it; the host exits 128 + signal */
+	uint32_t flags;  /* AGENT_EXIT_* */
 };
 
 /* Parse a header. Returns 0, or -1 for a body over AGENT_MAX_BODY, another version, a reserved field not 0. */

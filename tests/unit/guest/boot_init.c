@@ -131,11 +131,14 @@ static void host_side(int *fds)
 
 int main(void)
 {
+	struct machine machine = MACHINE_INIT;
 	const struct agent_ops ops = {
 		.setup = machine_setup,
 		.poweroff = machine_poweroff,
 		.spawn = spawn_process,
 		.signal_session = spawn_signal_session,
+		.oom_kills = machine_oom_kills,
+		.ctx = &machine,
 		.reap_all = true,
 	};
 	struct cai_error err = {.text = ""};

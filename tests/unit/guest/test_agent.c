@@ -421,6 +421,41 @@ static void a_signal_reaches_the_program(void **state)
 	close(fd);
 }
 
+/* Runs one of the agent's own functions. */
+static void run_builtin(const struct server *s, char *const *argv, struct outcome *o)
+{
+	int fd = client_connect(s);
+	*o = (struct outcome){0};
+	client_start(fd, &(struct agent_start){.flags = AGENT_START_BUILTIN, .argv = (char **)(uintptr_t)argv});
+	client_finish(fd, o);
+	close(fd);
+}
+
+static void a_function_of_the_agent_runs_as_a_program_would(void **state)
+{
+	struct outcome o;
+	run_builtin(srv(state), (char *[]){(char[]){"stat"}, (char[]){"/proc/self/fd/0"}, NULL}, &o);
+	buf_put_u8(&o.out, 0);
+	assert_int_equal(strncmp((char *)o.out.p, "{\"type\":\"link\",\"mode\":", 22), 0);
+	assert_non_null(strstr((char *)o.out.p, "\"target\":\"/dev/null\"}\n"));
+	assert_true(o.exited && o.exit.status == 0);
+	outcome_free(&o);
+
+	run_builtin(srv(state), (char *[]){(char[]){"stat"}, (char[]){"/no/such"}, NULL}, &o);
+	assert_int_equal(o.exit.status, 1);
+	assert_int_equal(o.out.len, 0);
+	assert_non_null(memmem(o.err.p, o.err.len, "/no/such: No such file or directory\n", 36));
+	outcome_free(&o);
+
+	run_builtin(srv(state), (char *[]){(char[]){"stat"}, NULL}, &o);
+	assert_int_equal(o.exit.status, 2);
+	outcome_free(&o);
+
+	run_builtin(srv(state), (char *[]){(char[]){"sh"}, (char[]){"-c"}, (char[]){"true"}, NULL}, &o);
+	assert_int_equal(o.error_code, AGENT_E_NOT_FOUND);
+	outcome_free(&o);
+}
+
 /* Reads STDOUT of a terminal until text was seen. */
 static void expect(int fd, const char *text)
 {
@@ -608,6 +643,7 @@ int main(void)
 		cmocka_unit_test(path_is_searched_as_execvp_does),
 		cmocka_unit_test(environment_directory_limits_and_user_are_as_asked),
 		cmocka_unit_test(no_descriptor_of_the_agent_reaches_the_program),
+		cmocka_unit_test(a_function_of_the_agent_runs_as_a_program_would),
 		cmocka_unit_test(a_signal_reaches_the_program),
 		cmocka_unit_test(a_terminal_has_size_job_control_and_an_end),
 		cmocka_unit_test(a_terminal_reports_its_first_size_and_name),

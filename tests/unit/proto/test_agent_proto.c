@@ -32,7 +32,27 @@ static const struct agent_setup setup_sample = {
 	.entropy = {1, 2, 3, [31] = 0xff},
 	.root_dev = (char[]){"/dev/vda"},
 	.root_fstype = (char[]){"erofs"},
-	.root_mode = AGENT_ROOT_OVERLAY_TMPFS,
+	.root_mode = AGENT_ROOT_OVERLAY_DISK,
+	.flags = AGENT_SETUP_READONLY_ROOT,
+	.upper_dev = (char[]){"/dev/vdb"},
+	.upper_fstype = (char[]){"ext4"},
+	.resolv_conf = (char[]){"nameserver 10.88.0.1\n"},
+	.hosts = (char[]){"127.0.0.1 localhost\n"},
+	.n_ifaces = 2,
+	.iface = {{.mac = {2, 0, 0, 1, 2, 3},
+		   .mtu = 1400,
+		   .n_addrs = 2,
+		   .addr = {(char[]){"10.88.0.2/24"}, (char[]){"fd00::2/64"}},
+		   .gateway4 = (char[]){"10.88.0.1"},
+		   .gateway6 = (char[]){"fe80::1"}},
+		  {.mac = {2, 0, 0, 1, 2, 4}}},
+	.n_mounts = 2,
+	.mount = {{.type = AGENT_MOUNT_VIRTIOFS,
+		   .flags = AGENT_MOUNT_RDONLY,
+		   .source = (char[]){"vol0"},
+		   .target = (char[]){"/data"},
+		   .subpath = (char[]){"one"}},
+		  {.type = AGENT_MOUNT_TMPFS, .target = (char[]){"/tmp"}, .options = (char[]){"size=1m"}}},
 };
 
 static void check_start(const struct agent_start *m)
@@ -62,7 +82,7 @@ static void put_sample(struct buf *b, unsigned type)
 		agent_put_error(b, AGENT_E_NOT_FOUND, 2, "no such command");
 		break;
 	case AGENT_EXIT:
-		agent_put_exit(b, &(struct agent_exit){3, 9});
+		agent_put_exit(b, &(struct agent_exit){3, 9, AGENT_EXIT_OOM});
 		break;
 	case AGENT_SETUP:
 		agent_put_setup(b, &setup_sample);
@@ -162,13 +182,31 @@ static void fields_come_back_as_they_went(void **state)
 	assert_string_equal(u.root_fstype, "erofs");
 	assert_true(u.realtime_ns == setup_sample.realtime_ns);
 	assert_memory_equal(u.entropy, setup_sample.entropy, 32);
-	assert_int_equal(u.root_mode, AGENT_ROOT_OVERLAY_TMPFS);
+	assert_int_equal(u.root_mode, AGENT_ROOT_OVERLAY_DISK);
+	assert_int_equal(u.flags, AGENT_SETUP_READONLY_ROOT);
+	assert_string_equal(u.upper_dev, "/dev/vdb");
+	assert_string_equal(u.upper_fstype, "ext4");
+	assert_string_equal(u.resolv_conf, "nameserver 10.88.0.1\n");
+	assert_string_equal(u.hosts, "127.0.0.1 localhost\n");
+	assert_int_equal(u.n_ifaces, 2);
+	assert_memory_equal(u.iface[0].mac, setup_sample.iface[0].mac, 6);
+	assert_true(u.iface[0].mtu == 1400 && u.iface[0].n_addrs == 2 && u.iface[1].n_addrs == 0);
+	assert_string_equal(u.iface[0].addr[1], "fd00::2/64");
+	assert_string_equal(u.iface[0].gateway4, "10.88.0.1");
+	assert_string_equal(u.iface[0].gateway6, "fe80::1");
+	assert_string_equal(u.iface[1].gateway4, "");
+	assert_int_equal(u.n_mounts, 2);
+	assert_true(u.mount[0].type == AGENT_MOUNT_VIRTIOFS && u.mount[0].flags == AGENT_MOUNT_RDONLY);
+	assert_string_equal(u.mount[0].source, "vol0");
+	assert_string_equal(u.mount[0].target, "/data");
+	assert_string_equal(u.mount[0].subpath, "one");
+	assert_string_equal(u.mount[1].options, "size=1m");
 	agent_setup_free(&u);
 	buf_free(&b);
 
 	put_sample(&b, AGENT_EXIT);
 	assert_int_equal(agent_get_exit(b.p + 12, b.len - 12, &x, NULL), 0);
-	assert_true(x.status == 3 && x.signal == 9);
+	assert_true(x.status == 3 && x.signal == 9 && x.flags == AGENT_EXIT_OOM);
 	buf_free(&b);
 
 	put_sample(&b, AGENT_RESIZE);
@@ -258,12 +296,68 @@ static void start_without_a_command_or_with_unknown_flags_is_refused(void **stat
 	assert_int_equal(agent_get_start(b.p + 12, b.len - 12, &got, NULL), -1);
 	buf_free(&b);
 
+	/* A process without streams cannot have a terminal or input. */
+	s = start_sample;
+	s.flags = AGENT_START_DETACH | AGENT_START_STDIN;
+	agent_put_start(&b, &s);
+	assert_int_equal(agent_get_start(b.p + 12, b.len - 12, &got, NULL), -1);
+	buf_free(&b);
+
 	s = start_sample;
 	s.flags = 1u << 9;
 	agent_put_start(&b, &s);
 	assert_int_equal(agent_get_start(b.p + 12, b.len - 12, &got, NULL), -1);
 	assert_null(got.argv);
 	buf_free(&b);
+}
+
+static void a_setup_that_cannot_be_meant_is_refused(void **state)
+{
+	for (unsigned i = 0; i < 8; i++) {
+		struct agent_setup s = setup_sample, got;
+		struct buf b = {0};
+		switch (i) {
+		case 0: /* all zero: a container's, or a machine that stays in its initramfs */
+			s = (struct agent_setup){0};
+			break;
+		case 1:
+			s.root_mode = AGENT_ROOT_NONE;
+			break;
+		case 2:
+			s.root_mode = AGENT_ROOT_OVERLAY_DISK + 1;
+			break;
+		case 3:
+			s.upper_dev = NULL;
+			break;
+		case 4:
+			s.flags = 2;
+			break;
+		case 5:
+			s.mount[1].type = 0;
+			break;
+		case 6:
+			s.mount[1].type = AGENT_MOUNT_BIND + 1;
+			break;
+		case 7:
+			s.mount[0].flags = 2;
+			break;
+		}
+		agent_put_setup(&b, &s);
+		assert_false(b.failed);
+		assert_int_equal(agent_get_setup(b.p + 12, b.len - 12, &got, NULL), i ? -1 : 0);
+		agent_setup_free(&got);
+		buf_free(&b);
+	}
+	for (unsigned i = 0; i < 3; i++) {
+		struct agent_setup s = setup_sample;
+		struct buf b = {0};
+		s.n_ifaces = i == 0 ? AGENT_MAX_IFACES + 1 : s.n_ifaces;
+		s.n_mounts = i == 1 ? AGENT_MAX_MOUNTS + 1 : s.n_mounts;
+		s.iface[0].n_addrs = i == 2 ? AGENT_MAX_ADDRS + 1 : s.iface[0].n_addrs;
+		agent_put_setup(&b, &s);
+		assert_true(b.failed);
+		buf_free(&b);
+	}
 }
 
 static void a_string_with_a_nul_inside_is_refused(void **state)
@@ -340,6 +434,7 @@ int main(void)
 		cmocka_unit_test(hostile_headers_are_refused),
 		cmocka_unit_test(hostile_lengths_inside_a_body_are_refused_or_harmless),
 		cmocka_unit_test(start_without_a_command_or_with_unknown_flags_is_refused),
+		cmocka_unit_test(a_setup_that_cannot_be_meant_is_refused),
 		cmocka_unit_test(a_string_with_a_nul_inside_is_refused),
 		cmocka_unit_test(a_frame_over_the_limit_fails_at_the_sender),
 		cmocka_unit_test(texts_for_the_terminal_lose_their_control_characters),
