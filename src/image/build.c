@@ -8,8 +8,11 @@
 #include "image/build.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -94,7 +97,7 @@ json_t *image_build_bare(struct image_store *s, const struct unpack_layer *layer
 	if (!r || make_files(s, temp, &out, &spill, err) < 0)
 		return NULL;
 	int done = layer ? unpack_layers(layer, 1, out, spill, &tree_default_limits, r, err)
-			 : unpack_directory(dir, out, spill, &tree_default_limits, r, err);
+			 : unpack_directory(dir, out, spill, true, &tree_default_limits, r, err);
 	if (done == 0) {
 		json_t *config =
 		    from->cmd ? json_pack("{s:[s],s:[s]}", "Cmd", from->cmd, "Env",
@@ -112,4 +115,31 @@ json_t *image_build_bare(struct image_store *s, const struct unpack_layer *layer
 		image_store_temp_drop(s, temp);
 	json_decref(doc);
 	return result;
+}
+
+json_t *image_rootfs(const char *dir, const char *file, struct cai_error *err)
+{
+	cleanup_close int in = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	cleanup_free struct unpack_result *r = calloc(1, sizeof(*r));
+	if (in < 0 || !r) {
+		cai_fail_errno(err, in < 0 ? errno : ENOMEM, "cannot open the directory %.200s", dir);
+		return NULL;
+	}
+	cleanup_close int out = open(file, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	cleanup_free char *copy = strdup(file);
+	cleanup_close int spill =
+	    out < 0 || !copy ? -1 : open(dirname(copy), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (out < 0) {
+		cai_fail_errno(err, errno, "cannot make %.200s", file);
+		return NULL;
+	}
+	int e = errno;
+	if (spill < 0 && (spill = memfd_create("spill", MFD_CLOEXEC)) < 0)
+		cai_fail_errno(err, e, "cannot make a scratch file beside %.200s", file);
+	else if (unpack_directory(in, out, spill, false, &tree_default_limits, r, err) == 0)
+		return json_pack("{s:I,s:I}", "size", (json_int_t)r->size, "entries", (json_int_t)r->entries);
+	else
+		cai_wrap(err, "cannot make an image of %.200s", dir);
+	unlink(file);
+	return NULL;
 }

@@ -34,6 +34,10 @@ json_t *image_import(struct image_store *s, const char *path, const char *name, 
 json_t *image_bootstrap(struct image_store *s, const char *what, const char *packages, const char *name,
 			struct cai_error *err);
 
+/* An EROFS file of a directory, outside of the store: file must not be there, and is gone after a failure.
+ * Not synced. {"size", "entries"}. */
+json_t *image_rootfs(const char *dir, const char *file, struct cai_error *err);
+
 /* From a registry, over HTTPS (plain HTTP on loopback when that is all there is). Progress goes to standard
  * error when it is a terminal and quiet is false. */
 json_t *image_pull(struct image_store *s, const char *ref, bool quiet, struct cai_error *err);

@@ -40,11 +40,12 @@ struct job {
 	const struct unpack_layer *layers;
 	unsigned n;
 	int dir, in, out, spill;
+	bool hash;
 	const struct tree_limits *limits;
 	struct answer *answer;
 };
 
-static int run(struct job *j, bool files, int (*fn)(struct job *j, struct cai_error *err),
+static int run(struct job *j, enum confine_kind kind, int (*fn)(struct job *j, struct cai_error *err),
 	       struct cai_error *err)
 {
 	/* Before the filter: the locale's tables, which decide how names in archives are read, come from a
@@ -61,7 +62,7 @@ static int run(struct job *j, bool files, int (*fn)(struct job *j, struct cai_er
 	}
 	if (pid == 0) {
 		struct cai_error e = {0};
-		int r = confine_enter(&cl, files, &e) < 0 ? -1 : fn(j, &e);
+		int r = confine_enter(&cl, kind, j->dir, &e) < 0 ? -1 : fn(j, &e);
 		j->answer->err = e;
 		j->answer->ok = r == 0;
 		_exit(0);
@@ -146,7 +147,7 @@ int unpack_layers(const struct unpack_layer *l, unsigned n, int out, int spill,
 		  const struct tree_limits *limits, struct unpack_result *r, struct cai_error *err)
 {
 	struct job j = {.layers = l, .n = n, .out = out, .spill = spill, .limits = limits};
-	if (run(&j, false, do_layers, err) < 0)
+	if (run(&j, CONFINE_NO_FILES, do_layers, err) < 0)
 		return -1;
 	return done(&j, take_result(&j, n, r, err));
 }
@@ -159,6 +160,8 @@ static int do_directory(struct job *j, struct cai_error *err)
 	if (begin(j, &t, &w, err) < 0 || scan_directory(j->dir, &t, &w, err) < 0 ||
 	    finish(j, &t, &w, err) < 0)
 		return -1;
+	if (!j->hash)
+		return 0;
 	struct digest d;
 	static uint8_t buf[1 << 18];
 	if (digest_init(&d) < 0)
@@ -174,13 +177,13 @@ static int do_directory(struct job *j, struct cai_error *err)
 	return 0;
 }
 
-int unpack_directory(int dir, int out, int spill, const struct tree_limits *limits, struct unpack_result *r,
-		     struct cai_error *err)
+int unpack_directory(int dir, int out, int spill, bool hash, const struct tree_limits *limits,
+		     struct unpack_result *r, struct cai_error *err)
 {
-	struct job j = {.dir = dir, .out = out, .spill = spill, .limits = limits};
-	if (run(&j, true, do_directory, err) < 0)
+	struct job j = {.dir = dir, .out = out, .spill = spill, .hash = hash, .limits = limits};
+	if (run(&j, CONFINE_READ_TREE, do_directory, err) < 0)
 		return -1;
-	return done(&j, take_result(&j, 1, r, err));
+	return done(&j, take_result(&j, hash, r, err));
 }
 
 /* Names that only archives of images have. */
@@ -330,7 +333,7 @@ int unpack_archive(int fd, int spool, const struct tree_limits *limits, struct a
 {
 	struct job j = {.in = fd, .spill = spool, .limits = limits};
 	struct stat st;
-	if (run(&j, false, do_archive, err) < 0)
+	if (run(&j, CONFINE_NO_FILES, do_archive, err) < 0)
 		return -1;
 	unsigned n = j.answer->n_members;
 	if (n > ARCHIVE_MAX_MEMBERS || fstat(spool, &st) < 0)

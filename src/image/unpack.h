@@ -24,9 +24,10 @@ struct unpack_result {
 int unpack_layers(const struct unpack_layer *l, unsigned n, int out, int spill,
 		  const struct tree_limits *limits, struct unpack_result *r, struct cai_error *err);
 
-/* The same from the directory dir (open for reading); diff_ids[0] is the digest of the EROFS file. */
-int unpack_directory(int dir, int out, int spill, const struct tree_limits *limits, struct unpack_result *r,
-		     struct cai_error *err);
+/* The same from the directory dir (open for reading); diff_ids[0] is the digest of the EROFS file, if hash
+ * asks for it, else "". */
+int unpack_directory(int dir, int out, int spill, bool hash, const struct tree_limits *limits,
+		     struct unpack_result *r, struct cai_error *err);
 
 /* A member of an archive that holds an image (docker save, OCI archive). */
 struct archive_member {
