@@ -28,9 +28,10 @@ MAY_SEE = {
     "vmm": ["base", "bus", "mem", "x86", "hv", "hv/kvm", "hv/soft", "virtio", "dev", "boot", "proto"],
     "guest": ["base", "proto"],
     "image": ["base", "proto"],
-    "container": ["base", "proto"],
+    "cgroup": ["base"],
+    "container": ["base", "cgroup"],
     "net": ["base", "proto"],
-    "sandbox": ["base", "proto", "image", "container", "net"],
+    "sandbox": ["base", "proto", "image", "cgroup", "container", "net"],
     "cli": ["base", "proto", "sandbox", "image"],
 }
 
