@@ -19,6 +19,7 @@ put() { # MODE SOURCE TARGET
 put 755 "$build/src/cli/caisson" "$dest/bin/caisson"
 put 755 "$build/src/vmm/caisson-vmm" "$dest/libexec/caisson/caisson-vmm"
 put 755 "$build/src/image/caisson-image" "$dest/libexec/caisson/caisson-image"
+put 755 "$build/src/guest/caisson-init" "$dest/libexec/caisson/caisson-init"
 put 644 "$build/kernel/vmlinux" "$dest/share/caisson/vmlinux"
 put 644 "$root/kernel/cmdline" "$dest/share/caisson/cmdline"
 put 644 "$build/src/guest/initramfs.cpio" "$dest/share/caisson/initramfs.cpio"

@@ -2,7 +2,7 @@
 /*
  * Theory of operation: the time until the agent listens is part of every sandbox's start, so before it there is one mount and
  * one socket; all else waits for SETUP, which knows what is wanted. SETUP's order: /dev (the disk is found there), the root, and
- * only inside it the rest, so that nothing is mounted twice.
+ * only inside it the rest, so that nothing is mounted twice; the network last, when nothing else can fail any more.
  */
 #include "guest/machine.h"
 
@@ -24,7 +24,10 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "guest/etc.h"
 #include "guest/kernel_abi.h"
+#include "guest/mounts.h"
+#include "guest/netif.h"
 #include "guest/rootfs.h"
 
 #define TERM_GRACE_MS 500
@@ -89,33 +92,9 @@ static void loopback_up(void)
 		ioctl(fd, SIOCSIFFLAGS, &ifr);
 }
 
-/* Writes a file of /etc that is absent or empty; any other is the image's own business. */
-static void fill_if_empty(const char *path, const char *text)
-{
-	struct stat st;
-	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-	if (fd < 0 && errno == EEXIST && lstat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0)
-		fd = open(path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return;
-	if (write(fd, text, strlen(text)) < 0)
-		unlink(path);
-	close(fd);
-}
-
-static void write_etc(const char *hostname)
-{
-	char hosts[256];
-	mkdir("/etc", 0755);
-	snprintf(hosts, sizeof(hosts), "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n%s%.64s%s",
-		 *hostname ? "127.0.1.1\t" : "", hostname, *hostname ? "\n" : "");
-	fill_if_empty("/etc/hosts", hosts);
-	/* No name server: resolvers then ask 127.0.0.1, and this makes them give up at once instead of after 10 s. */
-	fill_if_empty("/etc/resolv.conf", "options timeout:1 attempts:1\n");
-}
-
 int machine_setup(void *ctx, const struct agent_setup *m, uint32_t *code, struct cai_error *err)
 {
+	struct machine *machine = ctx;
 	bool disk = m->root_dev && *m->root_dev;
 
 	*code = AGENT_E_INTERNAL;
@@ -131,12 +110,26 @@ int machine_setup(void *ctx, const struct agent_setup *m, uint32_t *code, struct
 	write_file("/proc/self/oom_score_adj", "-1000");
 
 	*code = AGENT_E_ROOTFS;
-	if (disk && (rootfs_mount(m, err) < 0 || rootfs_enter(m, err) < 0))
+	if (disk && rootfs_mount(m, &machine->upper_fd, err) < 0)
 		return -1;
+	if (disk && rootfs_enter(m, err) < 0) {
+		if (machine->upper_fd >= 0)
+			close(steal_fd(&machine->upper_fd));
+		return -1;
+	}
 	if (!disk && rootfs_populate(false, err) < 0)
 		return -1;
-	write_etc(m->hostname ? m->hostname : "");
-	return 0;
+	if (etc_write(m, err) < 0)
+		return -1;
+	cleanup_close int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (mounts_make(root, m, err) < 0)
+		return -1;
+	/* The mount, not the file system: what the sandbox's programs cannot write through it, the agent has written before. */
+	if ((m->flags & AGENT_SETUP_READONLY_ROOT) && mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL) < 0)
+		return cai_fail_errno(err, errno, "cannot make the root file system read-only");
+
+	*code = AGENT_E_NETWORK;
+	return netif_setup(m, err);
 }
 
 /* Waits until this process has no children left, at most ms. */
@@ -189,9 +182,9 @@ uint64_t machine_oom_kills(void *ctx)
 
 void machine_poweroff(void *ctx)
 {
+	struct machine *machine = ctx;
 	machine_end_processes();
-	sync();
-	mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);
+	rootfs_finish(machine->upper_fd);
 	reboot(RB_POWER_OFF);
 	/* A machine that cannot power off must not run on without anybody who serves it. */
 	reboot(RB_HALT_SYSTEM);

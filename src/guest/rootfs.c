@@ -2,12 +2,15 @@
 /*
  * Theory of operation
  *
- * The disk is mounted on /lower and, for an overlay, a tmpfs on /rw; the result is on /newroot. An initramfs cannot be
+ * The disk is mounted on /lower and, for an overlay, a tmpfs or a second disk on /rw; the result is on /newroot. An initramfs cannot be
  * pivoted away, so /newroot is moved over "/" and entered with chroot, as every distribution's initramfs does.
  *
  * The image decides what /dev, /proc and the like are in it. They are made where they are missing and something can be
  * made; one that is not a directory (a symbolic link, say) is refused, since a mount would land where it points. A read-only root
  * without one goes without that mount.
+ *
+ * A second disk stays mounted where no name leads once the root has been entered. A descriptor of it is kept for the end: a read-only
+ * remount leaves it clean; and where that is refused, because something still has a file open for writing, freezing does.
  */
 #include "guest/rootfs.h"
 
@@ -16,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -24,6 +28,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/util.h"
+#include "guest/kernel_abi.h"
 
 #define EROFS_MAGIC 0xe0f5e1e2u /* at 1024 */
 #define EXT4_MAGIC  0xef53u     /* at 1024 + 0x38 */
@@ -48,87 +53,137 @@ static int open_device(const char *dev)
 	}
 }
 
-/* The type to mount: the one given, or by magic number. */
-static const char *choose_type(const struct agent_setup *m, struct cai_error *err)
+/* The type to mount: the one given, or by magic number. what: the disk's part, for the sentence. */
+static const char *choose_type(const char *what, const char *dev, const char *wanted, struct cai_error *err)
 {
 	unsigned char block[2048];
 	struct stat st;
-	cleanup_close int fd = open_device(m->root_dev);
 
+	if (strncmp(dev, "/dev/", 5) != 0) {
+		cai_fail(err, EINVAL, "the %s \"%.64s\" is not a device", what, dev);
+		return NULL;
+	}
+	cleanup_close int fd = open_device(dev);
 	if (fd < 0) {
-		cai_fail_errno(err, errno, "the root disk %s cannot be opened", m->root_dev);
+		cai_fail_errno(err, errno, "the %s %.64s cannot be opened", what, dev);
 		return NULL;
 	}
 	if (fstat(fd, &st) < 0 || !S_ISBLK(st.st_mode)) {
-		cai_fail(err, ENOTBLK, "%s is not a disk", m->root_dev);
+		cai_fail(err, ENOTBLK, "%.64s is not a disk", dev);
 		return NULL;
 	}
 	const char *found = NULL;
 	if (file_pread_full(fd, block, sizeof(block), 0) == (ssize_t)sizeof(block))
 		found = rootfs_detect(block);
 	if (!found) {
-		cai_fail(err, 0, "the root disk %s holds neither an EROFS nor an ext4 file system", m->root_dev);
+		cai_fail(err, 0, "the %s %.64s holds neither an EROFS nor an ext4 file system", what, dev);
 		return NULL;
 	}
-	if (m->root_fstype && *m->root_fstype && strcmp(m->root_fstype, found) != 0) {
-		cai_fail(err, 0, "the root disk %s holds a file system of type %s, not %.32s", m->root_dev, found, m->root_fstype);
+	if (wanted && *wanted && strcmp(wanted, found) != 0) {
+		cai_fail(err, 0, "the %s %.64s holds a file system of type %s, not %.32s", what, dev, found, wanted);
 		return NULL;
 	}
 	return found;
 }
 
-static int mount_disk(const char *dev, const char *type, const char *where, bool readonly, struct cai_error *err)
+static int mount_disk(const char *what, const char *dev, const char *type, const char *where, bool readonly, struct cai_error *err)
 {
-	unsigned long flags = readonly ? MS_RDONLY : 0;
-	int rc = mount(dev, where, type, flags, NULL);
+	unsigned long flags = readonly ? MS_RDONLY : MS_NOATIME;
+	/* Freed blocks go back to the host; tables that a sparse image does not have are not written just to be zero. */
+	const char *options = !readonly && !strcmp(type, "ext4") ? "discard,noinit_itable" : NULL;
+	int rc = mount(dev, where, type, flags, options);
 	/* ext4 with an unplayed journal on a disk that must not be written: what is there is readable all the same. */
 	if (rc < 0 && readonly && (errno == EROFS || errno == EACCES) && !strcmp(type, "ext4"))
 		rc = mount(dev, where, type, flags, "noload");
 	if (rc < 0 && errno == ENODEV)
 		return cai_fail(err, ENODEV, "the guest's kernel has no %s file system", type);
 	if (rc < 0 && (errno == EINVAL || errno == EIO || errno == EUCLEAN || errno == EBADMSG))
-		return cai_fail_errno(err, errno, "the %s file system on the root disk %s is damaged or of an unknown variant",
-				      type, dev);
-	return rc < 0 ? cai_fail_errno(err, errno, "the root disk %s cannot be mounted", dev) : 0;
+		return cai_fail_errno(err, errno, "the %s file system on the %s %s is damaged or of an unknown variant", type, what,
+				      dev);
+	return rc < 0 ? cai_fail_errno(err, errno, "the %s %s cannot be mounted", what, dev) : 0;
 }
 
-static int mount_overlay(struct cai_error *err)
+static int mount_upper(const struct agent_setup *m, struct cai_error *err)
+{
+	static const char what[] = "disk of the writable layer";
+	if (m->root_mode == AGENT_ROOT_OVERLAY_TMPFS) {
+		if (mount("tmpfs", "/rw", "tmpfs", MS_NOATIME, "mode=0755") < 0)
+			return cai_fail_errno(err, errno, "no memory file system for the writable layer");
+		return 0;
+	}
+	const char *type = choose_type(what, m->upper_dev, m->upper_fstype, err);
+	if (!type)
+		return -1;
+	return mount_disk(what, m->upper_dev, type, "/rw", false, err);
+}
+
+/* The merged root takes owner and mode from the upper directory: at first those of the image's root, later what they became. */
+static int make_upper_dirs(struct cai_error *err)
 {
 	struct stat st;
-	if (mount("tmpfs", "/rw", "tmpfs", MS_NOATIME, "mode=0755") < 0)
-		return cai_fail_errno(err, errno, "no memory file system for the writable layer");
-	if (mkdir("/rw/upper", 0755) < 0 || mkdir("/rw/work", 0755) < 0)
+	if (mkdir("/rw/work", 0755) < 0 && errno != EEXIST)
 		return cai_fail_errno(err, errno, "cannot make the writable layer");
-	/* The merged root takes owner and mode from the upper directory. */
+	if (mkdir("/rw/upper", 0755) < 0)
+		return errno == EEXIST ? 0 : cai_fail_errno(err, errno, "cannot make the writable layer");
 	if (stat("/lower", &st) == 0 && (chown("/rw/upper", st.st_uid, st.st_gid) < 0 || chmod("/rw/upper", st.st_mode & 07777) < 0))
 		return cai_fail_errno(err, errno, "cannot prepare the writable layer");
+	return 0;
+}
+
+static int mount_overlay(const struct agent_setup *m, int *upper_fd, struct cai_error *err)
+{
+	if (mount_upper(m, err) < 0 || make_upper_dirs(err) < 0)
+		return -1;
+	if (m->root_mode == AGENT_ROOT_OVERLAY_DISK) {
+		*upper_fd = open("/rw", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (*upper_fd < 0)
+			return cai_fail_errno(err, errno, "cannot open the writable layer");
+	}
 	if (mount("overlay", "/newroot", "overlay", MS_NOATIME, "lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work") < 0)
 		return cai_fail_errno(err, errno, "cannot put a writable layer over the root disk");
 	return 0;
 }
 
-int rootfs_mount(const struct agent_setup *m, struct cai_error *err)
+static void unmount_all(void)
 {
-	if (strncmp(m->root_dev, "/dev/", 5) != 0)
-		return cai_fail(err, EINVAL, "the root disk \"%.64s\" is not a device", m->root_dev);
-	const char *type = choose_type(m, err);
+	umount2("/newroot", MNT_DETACH);
+	umount2("/rw", MNT_DETACH);
+	umount2("/lower", MNT_DETACH);
+}
+
+int rootfs_mount(const struct agent_setup *m, int *upper_fd, struct cai_error *err)
+{
+	bool overlay = m->root_mode == AGENT_ROOT_OVERLAY_TMPFS || m->root_mode == AGENT_ROOT_OVERLAY_DISK;
+
+	*upper_fd = -1;
+	const char *type = choose_type("root disk", m->root_dev, m->root_fstype, err);
 	if (!type)
 		return -1;
 	mkdir("/newroot", 0755);
-	if (m->root_mode != AGENT_ROOT_OVERLAY_TMPFS)
-		return mount_disk(m->root_dev, type, "/newroot", m->root_mode == AGENT_ROOT_READONLY, err);
+	if (!overlay)
+		return mount_disk("root disk", m->root_dev, type, "/newroot", m->root_mode == AGENT_ROOT_READONLY, err);
 
 	mkdir("/lower", 0755);
 	mkdir("/rw", 0755);
-	if (mount_disk(m->root_dev, type, "/lower", true, err) < 0)
+	if (mount_disk("root disk", m->root_dev, type, "/lower", true, err) < 0)
 		return -1;
-	if (mount_overlay(err) < 0) {
-		umount2("/newroot", MNT_DETACH);
-		umount2("/rw", MNT_DETACH);
-		umount2("/lower", MNT_DETACH);
+	if (mount_overlay(m, upper_fd, err) < 0) {
+		if (*upper_fd >= 0)
+			close(steal_fd(upper_fd));
+		unmount_all();
 		return -1;
 	}
 	return 0;
+}
+
+void rootfs_finish(int upper_fd)
+{
+	sync();
+	mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);
+	if (upper_fd < 0 || fchdir(upper_fd) < 0)
+		return;
+	if (mount(NULL, ".", NULL, MS_REMOUNT | MS_RDONLY, NULL) < 0 && ioctl(upper_fd, GUEST_FIFREEZE, 0) < 0)
+		sync();
 }
 
 /* 1 when path is a directory to mount on, made if need be; 0 when there is none and none can be made; -1 for something else. */
@@ -212,8 +267,6 @@ int rootfs_enter(const struct agent_setup *m, struct cai_error *err)
 		return cai_fail_errno(err, errno, "cannot switch to the root file system");
 	return rootfs_populate(m->root_mode == AGENT_ROOT_READONLY, err);
 undo:
-	umount2("/newroot", MNT_DETACH);
-	umount2("/rw", MNT_DETACH);
-	umount2("/lower", MNT_DETACH);
+	unmount_all();
 	return -1;
 }

@@ -79,8 +79,9 @@ enum agent_error_code {
 	AGENT_E_NOT_EXEC,     /* command cannot be executed: 126 */
 	AGENT_E_BAD_CWD,      /* the -w directory cannot be entered: 126 */
 	AGENT_E_BAD_USER,     /* -u names nobody in the guest's /etc/passwd: 125 */
-	AGENT_E_ROOTFS,       /* the root disk cannot be mounted */
+	AGENT_E_ROOTFS,       /* the root disk, or something below the root, cannot be mounted or written */
 	AGENT_E_PROTOCOL,     /* malformed or unexpected frame */
+	AGENT_E_NETWORK,      /* an interface cannot be set up as asked */
 };
 struct agent_error {
 	uint32_t code;   /* enum agent_error_code */

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory of operation: a file is written under its own name after what was there has been unlinked, so no link of the image is followed.
+ * On a read-only root a new file in /dev is mounted over it instead, and its name there is taken away again.
+ */
+#include "guest/etc.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/file.h"
+
+static int write_new(int dir, const char *name, const char *text)
+{
+	cleanup_close int fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+	if (fd < 0)
+		return -1;
+	fchmod(fd, 0644);
+	return file_write_full(fd, text, strlen(text));
+}
+
+static int mount_over(const char *name, const char *text)
+{
+	char path[64], file[64];
+	struct stat st;
+	snprintf(path, sizeof(path), "/etc/%.32s", name);
+	snprintf(file, sizeof(file), "/dev/.caisson-%.32s", name);
+	if (lstat(path, &st) < 0 || !S_ISREG(st.st_mode)) {
+		errno = EROFS;
+		return -1;
+	}
+	int rc = write_new(AT_FDCWD, file, text);
+	if (rc == 0)
+		rc = mount(file, path, NULL, MS_BIND, NULL);
+	int e = errno;
+	unlink(file);
+	errno = e;
+	return rc;
+}
+
+static int replace(int etc, const char *name, const char *text, struct cai_error *err)
+{
+	int rc = unlinkat(etc, name, 0);
+	if (rc == 0 || errno == ENOENT)
+		rc = write_new(etc, name, text);
+	if (rc < 0 && errno == EROFS)
+		rc = mount_over(name, text);
+	return rc < 0 ? cai_fail_errno(err, errno, "cannot write /etc/%s in the guest", name) : 0;
+}
+
+/* Writes a file that is absent or empty; any other is the image's own business, and so is a root that takes none. */
+static void fill_if_empty(int etc, const char *name, const char *text)
+{
+	struct stat st;
+	if (fstatat(etc, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && (!S_ISREG(st.st_mode) || st.st_size != 0))
+		return;
+	unlinkat(etc, name, 0);
+	if (write_new(etc, name, text) < 0)
+		unlinkat(etc, name, 0);
+}
+
+static void write_hostname(int etc, const char *hostname)
+{
+	char text[80];
+	snprintf(text, sizeof(text), "%.64s\n", hostname);
+	/* As with docker it always says the sandbox's name. */
+	if (unlinkat(etc, "hostname", 0) == 0 || errno == ENOENT)
+		write_new(etc, "hostname", text);
+}
+
+int etc_write(const struct agent_setup *m, struct cai_error *err)
+{
+	const char *name = m->hostname ? m->hostname : "";
+	bool hosts = m->hosts && *m->hosts, resolv = m->resolv_conf && *m->resolv_conf;
+	char text[256];
+
+	mkdir("/etc", 0755);
+	cleanup_close int etc = open("/etc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (etc < 0)
+		return hosts || resolv ? cai_fail_errno(err, errno, "the guest has no directory /etc") : 0;
+	if (*name)
+		write_hostname(etc, name);
+	if (hosts && replace(etc, "hosts", m->hosts, err) < 0)
+		return -1;
+	if (!hosts) {
+		snprintf(text, sizeof(text), "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n%s%.64s%s",
+			 *name ? "127.0.1.1\t" : "", name, *name ? "\n" : "");
+		fill_if_empty(etc, "hosts", text);
+	}
+	if (resolv)
+		return replace(etc, "resolv.conf", m->resolv_conf, err);
+	/* No name server: resolvers then ask 127.0.0.1, and this makes them give up at once instead of after 10 s. */
+	fill_if_empty(etc, "resolv.conf", "options timeout:1 attempts:1\n");
+	return 0;
+}

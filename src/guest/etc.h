@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The files of /etc that belong to the sandbox, not to its image. Of the current root directory. */
+#ifndef GUEST_ETC_H
+#define GUEST_ETC_H
+
+#include "base/error.h"
+#include "proto/agent.h"
+
+/*
+ * Writes hostname, hosts and resolv.conf. hosts and resolv.conf say what m says, and where it is silent what a machine without a
+ * network needs, unless the image has something there. A link in the place of one is replaced. Where the root is read-only, what m gives
+ * is mounted over the image's file; only a failure with such a file is one of the function.
+ */
+int etc_write(const struct agent_setup *m, struct cai_error *err);
+
+#endif

@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory of operation
+ *
+ * Routing netlink, one request and one acknowledgement at a time. The links are listed once; then, for each interface of SETUP: MAC where
+ * it differs, MTU and "up" in one request, its addresses, its default routes.
+ *
+ * All addresses come from the host, so IPv6 neither asks routers nor probes for duplicates: both would only make the first seconds of a
+ * sandbox's life different from the rest. Routes are "onlink": the next hop need not be in a subnet of the interface.
+ */
+#include "guest/netif.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/util.h"
+#include "guest/kernel_abi.h"
+
+#define MAX_LINKS      64
+#define ROUTE_METRIC_6 1024u /* IPv6's usual one */
+
+struct link {
+	int index;
+	bool taken;
+	uint8_t mac[6];
+	char name[IF_NAMESIZE];
+};
+
+/* A request under construction. */
+struct request {
+	_Alignas(4) uint8_t bytes[512];
+	size_t len;
+};
+
+int netif_parse(const char *text, struct netif_addr *a, struct cai_error *err)
+{
+	char address[INET6_ADDRSTRLEN];
+	const char *slash = strchr(text, '/');
+	size_t n = slash ? (size_t)(slash - text) : strlen(text);
+
+	*a = (struct netif_addr){.family = strchr(text, ':') ? AF_INET6 : AF_INET};
+	unsigned max = a->family == AF_INET6 ? 128 : 32;
+	a->prefix = max;
+	if (n >= sizeof(address))
+		goto bad;
+	memcpy(address, text, n);
+	address[n] = 0;
+	if (inet_pton(a->family, address, a->bits) != 1)
+		goto bad;
+	if (slash) {
+		char *end;
+		unsigned long p = strtoul(slash + 1, &end, 10);
+		if (slash[1] < '0' || slash[1] > '9' || *end || p > max)
+			goto bad;
+		a->prefix = (unsigned)p;
+	}
+	return 0;
+bad:
+	return cai_fail(err, EINVAL, "\"%.64s\" is not an address", text);
+}
+
+static void *put(struct request *r, size_t n)
+{
+	void *p = r->bytes + r->len;
+	r->len += align_up(n, 4);
+	return p; /* requests here are far smaller than the buffer */
+}
+
+static void begin(struct request *r, unsigned type, unsigned flags)
+{
+	memset(r, 0, sizeof(*r));
+	*(struct guest_nlmsghdr *)put(r, sizeof(struct guest_nlmsghdr)) =
+		(struct guest_nlmsghdr){.type = (uint16_t)type, .flags = (uint16_t)(GUEST_NLM_REQUEST | flags)};
+}
+
+static void attr(struct request *r, unsigned type, const void *p, size_t n)
+{
+	struct guest_rtattr *a = put(r, sizeof(*a));
+	*a = (struct guest_rtattr){.len = (uint16_t)(sizeof(*a) + n), .type = (uint16_t)type};
+	memcpy(put(r, n), p, n);
+}
+
+static void attr_u32(struct request *r, unsigned type, uint32_t v)
+{
+	attr(r, type, &v, sizeof(v));
+}
+
+static int transmit(int fd, struct request *r)
+{
+	((struct guest_nlmsghdr *)r->bytes)->len = (uint32_t)r->len;
+	return send(fd, r->bytes, r->len, 0) == (ssize_t)r->len ? 0 : -1;
+}
+
+/* Sends and waits for the acknowledgement. 0, or -1 with errno. */
+static int ask(int fd, struct request *r)
+{
+	_Alignas(4) uint8_t answer[1024];
+	struct guest_nlmsghdr h;
+	int32_t code;
+
+	((struct guest_nlmsghdr *)r->bytes)->flags |= GUEST_NLM_ACK;
+	if (transmit(fd, r) < 0)
+		return -1;
+	for (;;) {
+		ssize_t n = recv(fd, answer, sizeof(answer), 0);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < (ssize_t)(sizeof(h) + sizeof(code))) {
+			errno = n < 0 ? errno : EBADMSG;
+			return -1;
+		}
+		memcpy(&h, answer, sizeof(h));
+		memcpy(&code, answer + sizeof(h), sizeof(code));
+		if (h.type != GUEST_NLMSG_ERROR)
+			continue;
+		errno = -code;
+		return code ? -1 : 0;
+	}
+}
+
+/* Reads one RTM_NEWLINK. False for what is no Ethernet interface. */
+static bool read_link(const uint8_t *p, size_t n, struct link *l)
+{
+	struct guest_ifinfomsg info;
+	struct guest_rtattr a;
+	bool mac = false;
+
+	*l = (struct link){0};
+	if (n < sizeof(info))
+		return false;
+	memcpy(&info, p, sizeof(info));
+	l->index = info.index;
+	p += sizeof(info);
+	n -= sizeof(info);
+	while (n >= sizeof(a)) {
+		memcpy(&a, p, sizeof(a));
+		if (a.len < sizeof(a) || a.len > n)
+			break;
+		const uint8_t *data = p + sizeof(a);
+		size_t len = a.len - sizeof(a), step = (size_t)align_up(a.len, 4);
+		if (a.type == GUEST_IFLA_ADDRESS && len == sizeof(l->mac)) {
+			memcpy(l->mac, data, len);
+			mac = true;
+		} else if (a.type == GUEST_IFLA_IFNAME && len <= sizeof(l->name)) {
+			memcpy(l->name, data, len);
+			l->name[sizeof(l->name) - 1] = 0;
+		}
+		if (step >= n)
+			break;
+		p += step;
+		n -= step;
+	}
+	/* A "dummy", which some kernels make by themselves, looks like Ethernet but for this. */
+	return mac && info.type == GUEST_ARPHRD_ETHER && !(info.flags & IFF_NOARP);
+}
+
+/* How many Ethernet interfaces there are, at most MAX_LINKS, in the order that they came to be; or -1. */
+static int list_links(int fd, struct link *links)
+{
+	struct request r;
+	_Alignas(4) uint8_t answer[16384];
+	int count = 0;
+
+	begin(&r, GUEST_RTM_GETLINK, GUEST_NLM_DUMP);
+	*(struct guest_ifinfomsg *)put(&r, sizeof(struct guest_ifinfomsg)) = (struct guest_ifinfomsg){0};
+	if (transmit(fd, &r) < 0)
+		return -1;
+	for (;;) {
+		ssize_t n = recv(fd, answer, sizeof(answer), 0);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return -1;
+		for (size_t at = 0; (size_t)n - at >= sizeof(struct guest_nlmsghdr);) {
+			struct guest_nlmsghdr h;
+			memcpy(&h, answer + at, sizeof(h));
+			if (h.len < sizeof(h) || h.len > (size_t)n - at || h.type == GUEST_NLMSG_ERROR)
+				return -1;
+			if (h.type == GUEST_NLMSG_DONE)
+				return count;
+			if (h.type == GUEST_RTM_NEWLINK && count < MAX_LINKS &&
+			    read_link(answer + at + sizeof(h), h.len - sizeof(h), &links[count]))
+				count++;
+			at += align_up(h.len, 4);
+			if (at > (size_t)n)
+				break;
+		}
+	}
+}
+
+static struct link *find(struct link *links, int n, const uint8_t mac[6])
+{
+	for (int i = 0; i < n; i++)
+		if (!links[i].taken && !memcmp(links[i].mac, mac, 6))
+			return &links[i];
+	return NULL;
+}
+
+static bool named(const struct agent_setup *m, const struct link *l)
+{
+	for (unsigned i = 0; i < m->n_ifaces; i++)
+		if (!memcmp(m->iface[i].mac, l->mac, 6))
+			return true;
+	return false;
+}
+
+static void write_sysctl(const char *link, const char *name, const char *value)
+{
+	char path[128];
+	snprintf(path, sizeof(path), "/proc/sys/net/ipv6/conf/%.16s/%s", link, name);
+	cleanup_close int fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd >= 0 && write(fd, value, strlen(value)) < 0)
+		return; /* it only saves time */
+}
+
+static int bring_up(int fd, const struct link *l, const struct agent_iface *i)
+{
+	struct request r;
+	begin(&r, GUEST_RTM_NEWLINK, 0);
+	*(struct guest_ifinfomsg *)put(&r, sizeof(struct guest_ifinfomsg)) =
+		(struct guest_ifinfomsg){.index = l->index, .flags = IFF_UP, .change = IFF_UP};
+	if (memcmp(l->mac, i->mac, 6) != 0)
+		attr(&r, GUEST_IFLA_ADDRESS, i->mac, 6);
+	if (i->mtu)
+		attr_u32(&r, GUEST_IFLA_MTU, i->mtu);
+	return ask(fd, &r);
+}
+
+static int add_address(int fd, const struct link *l, const struct netif_addr *a)
+{
+	struct request r;
+	size_t n = a->family == AF_INET6 ? 16 : 4;
+	begin(&r, GUEST_RTM_NEWADDR, GUEST_NLM_CREATE | GUEST_NLM_REPLACE);
+	*(struct guest_ifaddrmsg *)put(&r, sizeof(struct guest_ifaddrmsg)) =
+		(struct guest_ifaddrmsg){.family = (uint8_t)a->family, .prefixlen = (uint8_t)a->prefix, .index = (uint32_t)l->index};
+	attr(&r, GUEST_IFA_LOCAL, a->bits, n);
+	attr(&r, GUEST_IFA_ADDRESS, a->bits, n);
+	if (a->family == AF_INET6) {
+		attr_u32(&r, GUEST_IFA_FLAGS, GUEST_IFA_F_NODAD);
+	} else if (a->prefix <= 30) {
+		uint32_t host = a->prefix ? 0xffffffffu >> a->prefix : 0xffffffffu, broadcast;
+		memcpy(&broadcast, a->bits, 4);
+		broadcast |= htonl(host);
+		attr(&r, GUEST_IFA_BROADCAST, &broadcast, 4);
+	}
+	return ask(fd, &r);
+}
+
+/* rank: 0 for the first interface, whose route is preferred. */
+static int add_default_route(int fd, const struct link *l, const struct netif_addr *gateway, unsigned rank)
+{
+	struct request r;
+	bool six = gateway->family == AF_INET6;
+	begin(&r, GUEST_RTM_NEWROUTE, GUEST_NLM_CREATE | GUEST_NLM_REPLACE);
+	*(struct guest_rtmsg *)put(&r, sizeof(struct guest_rtmsg)) = (struct guest_rtmsg){
+		.family = (uint8_t)gateway->family,
+		.table = GUEST_RT_TABLE_MAIN,
+		.protocol = GUEST_RTPROT_BOOT,
+		.type = GUEST_RTN_UNICAST,
+		.flags = GUEST_RTNH_F_ONLINK,
+	};
+	attr_u32(&r, GUEST_RTA_OIF, (uint32_t)l->index);
+	attr(&r, GUEST_RTA_GATEWAY, gateway->bits, six ? 16 : 4);
+	if (six || rank)
+		attr_u32(&r, GUEST_RTA_PRIORITY, (six ? ROUTE_METRIC_6 : 0) + rank);
+	return ask(fd, &r);
+}
+
+static int route_through(int fd, const struct link *l, const char *gateway, int family, unsigned rank, struct cai_error *err)
+{
+	struct netif_addr a;
+	if (!gateway || !*gateway)
+		return 0;
+	if (netif_parse(gateway, &a, err) < 0)
+		return -1;
+	if (a.family != family)
+		return cai_fail(err, EINVAL, "the gateway %.64s is of the wrong family", gateway);
+	if (add_default_route(fd, l, &a, rank) < 0)
+		return cai_fail_errno(err, errno, "the guest cannot use the gateway %.64s", gateway);
+	return 0;
+}
+
+static int set_up_one(int fd, const struct link *l, const struct agent_iface *i, unsigned rank, struct cai_error *err)
+{
+	write_sysctl(l->name, "accept_ra", "0");
+	write_sysctl(l->name, "accept_dad", "0");
+	if (bring_up(fd, l, i) < 0)
+		return cai_fail_errno(err, errno, "the guest's network interface %.16s cannot be brought up", l->name);
+	for (unsigned k = 0; k < i->n_addrs; k++) {
+		struct netif_addr a;
+		if (netif_parse(i->addr[k], &a, err) < 0)
+			return -1;
+		if (add_address(fd, l, &a) < 0)
+			return cai_fail_errno(err, errno, "the guest's network interface %.16s cannot have the address %.64s", l->name,
+					      i->addr[k]);
+	}
+	if (route_through(fd, l, i->gateway4, AF_INET, rank, err) < 0)
+		return -1;
+	return route_through(fd, l, i->gateway6, AF_INET6, rank, err);
+}
+
+int netif_setup(const struct agent_setup *m, struct cai_error *err)
+{
+	struct link links[MAX_LINKS];
+	if (!m->n_ifaces)
+		return 0;
+	cleanup_close int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0 /* NETLINK_ROUTE */);
+	int n = fd < 0 ? -1 : list_links(fd, links);
+	if (n < 0)
+		return cai_fail_errno(err, errno, "the guest cannot list its network interfaces");
+	for (unsigned i = 0; i < m->n_ifaces; i++) {
+		const uint8_t *mac = m->iface[i].mac;
+		struct link *l = find(links, n, mac);
+		for (int k = 0; !l && k < n; k++)
+			if (!links[k].taken && !named(m, &links[k]))
+				l = &links[k];
+		if (!l)
+			return cai_fail(err, ENODEV, "the guest has no network interface for %02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1],
+					mac[2], mac[3], mac[4], mac[5]);
+		l->taken = true;
+		if (set_up_one(fd, l, &m->iface[i], i, err) < 0)
+			return -1;
+	}
+	return 0;
+}

@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The agent as PID 1 of a real guest on our own monitor: what SETUP makes of disks, mounts, interfaces and files of /etc, out of memory,
+and a power-off that leaves the writable layer's disk clean.
+
+usage: machine_test.py KERNEL INITRAMFS CMDLINE VMM-RUN VMM BUSYBOX-EROFS
+"""
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from agent_client import (BIND, BUILTIN, OVERLAY_DISK, OVERLAY_TMPFS, READONLY, TMPFS, VIRTIOFS, AgentError, Session, wait_for)
+
+kernel, initramfs, cmdline, vmm_run, vmm, busybox = sys.argv[1:7]
+READONLY_ROOT = 1
+
+
+def skip(why):
+    print(f"skipped: {why}")
+    sys.exit(77)
+
+
+class Guest:
+    def __init__(self, directory, disks, nets=0):
+        self.vsock = directory + "/vsock"
+        self.console = directory + "/console"
+        with open(cmdline, encoding="ascii") as f:
+            line = f.read().strip()
+        command = [vmm_run, "--vmm", vmm, "-m", "192", "--accel", "soft", "--kernel", kernel, "--initrd", initramfs, "--vsock", self.vsock,
+                   "--cmdline", line, "--timeout", "100"]
+        for disk in disks:
+            command += ["--disk", disk]
+        self.nets = []
+        for i in range(nets):
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(f"{directory}/net{i}")
+            listener.listen()
+            self.nets.append(listener)
+            command += ["--net", f"stream:{directory}/net{i}"]
+        if os.path.exists(self.vsock):
+            os.unlink(self.vsock)
+        with open(self.console, "wb") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        wait_for(self.vsock)
+
+    def sh(self, script, **options):
+        return Session(self.vsock).run(["sh", "-c", script], **options)
+
+    def output(self, script):
+        out, err, status, signal, _ = self.sh(script)
+        assert status == 0 and signal == 0, (script, out, err, status, signal)
+        return out.decode()
+
+    def off(self):
+        Session(self.vsock).power_off()
+        assert self.process.wait(timeout=30) == 0
+        for listener in self.nets:
+            listener.close()
+
+
+def expect(text, *parts):
+    for part in parts:
+        assert part in text, f"no {part!r} in:\n{text}"
+
+
+def writable_layer_on_a_disk(directory):
+    disk = directory + "/upper.img"
+    with open(disk, "wb") as f:
+        f.truncate(256 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=1,lazy_journal_init=1", disk], check=True)
+    for start in range(2):
+        guest = Guest(directory, [busybox + ":ro", disk])
+        Session(guest.vsock).setup(root_dev="/dev/vda", mode=OVERLAY_DISK, upper_dev="/dev/vdb", upper_fstype="ext4",
+                                   resolv="nameserver 10.1.2.3\n", hosts="127.0.0.1 localhost\n10.1.1.1 peer\n")
+        expect(guest.output("cat /etc/resolv.conf /etc/hosts /etc/hostname; stat -c '%a %u' /; awk '$2 == \"/\"' /proc/mounts"),
+               "nameserver 10.1.2.3\n", "10.1.1.1 peer\n", "box\n", "755 0\n" if not start else "711 0\n", "overlay / overlay rw")
+        assert guest.output("echo here >>/root/kept; rm -f /bin/vi; ln -s peer /root/link; chmod 711 /; cat /root/kept") == "here\n" * (start + 1)
+        # One that holds a deleted file open and ignores SIGTERM must not keep the disk from being left clean.
+        guest.output("dd if=/dev/zero of=/big bs=1M count=40 2>/dev/null; rm /big")
+        guest.sh("(trap '' TERM; exec 5>/held; rm /held; while :; do echo x >&5; sleep 0.1; done) >/dev/null 2>&1 &")
+        guest.off()
+        head = subprocess.run(["dumpe2fs", "-h", disk], capture_output=True, text=True, check=True).stdout
+        assert "needs_recovery" not in head, head
+        assert "Filesystem state:         clean" in head, head
+        subprocess.run(["e2fsck", "-fn", disk], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # What was freed is the host's again: 40 MB were written, twice.
+    assert os.stat(disk).st_blocks * 512 < 20 << 20, os.stat(disk).st_blocks
+    listing = subprocess.run(["debugfs", "-R", "ls -p /upper/root", disk], capture_output=True, text=True, check=True).stdout
+    expect(listing, "/kept/", "/link/")
+
+
+def mounts_network_and_a_read_only_root(directory):
+    guest = Guest(directory, [busybox + ":ro"], nets=2)
+    session = Session(guest.vsock)
+    macs = ["02:00:00:00:00:77", "02:00:00:00:00:78"]
+    session.setup(root_dev="/dev/vda", mode=OVERLAY_TMPFS, flags=READONLY_ROOT, resolv="nameserver fd09::1\n",
+                  ifaces=[(macs[0], 1400, ["10.9.0.2/24", "fd09::2/64"], "10.9.0.1", "fe80::1"), (macs[1], 0, ["10.10.0.2/32"], "10.10.0.1", "")],
+                  mounts=[(TMPFS, 0, "", "/var/deep/er", "", "size=1m,mode=700"), (BIND, 1, "/bin", "/srv/bin", "", ""),
+                          (BIND, 0, "/etc/resolv.conf", "/srv/file", "", "noexec")])
+    mounts = guest.output("cat /proc/mounts")
+    expect(mounts, "overlay / overlay ro,", "tmpfs /var/deep/er tmpfs rw,nosuid,nodev,noexec,relatime,size=1024k,mode=700",
+           "overlay /srv/bin overlay ro,", "overlay /srv/file overlay rw,noexec,")
+    expect(guest.output("touch /x 2>/dev/null || echo refused; touch /var/deep/er/x && echo written; /srv/bin/echo bound; cat /srv/file"),
+           "refused", "written", "bound", "nameserver fd09::1")
+    network = guest.output("ip addr; ip route; ip -6 route; ls /sys/class/net | tr '\\n' ' '; ls /dev/.cai* 2>/dev/null || true")
+    expect(network, "eth0: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1400", macs[0], macs[1], "inet 10.9.0.2/24 brd 10.9.0.255",
+           "inet6 fd09::2/64", "inet 10.10.0.2/32", "default via 10.9.0.1 dev eth0 onlink", "default via 10.10.0.1 dev eth1  metric 1 onlink",
+           "default via fe80::1 dev eth0", "eth0 eth1 lo")
+    assert "tentative" not in network and "dummy" not in network and "/dev/.cai" not in network, network
+    out, _, status, signal, flags = guest.sh("exit 3")
+    assert (status, signal, flags) == (3, 0, 0)
+    out, err, status, _, _ = Session(guest.vsock).run(["stat", "/etc/hostname"], BUILTIN)
+    assert status == 0 and out.startswith(b'{"type":"file","mode":420,"size":4,'), (out, err)
+    guest.off()
+
+
+def out_of_memory(directory):
+    guest = Guest(directory, [busybox + ":ro"])
+    Session(guest.vsock).setup(root_dev="/dev/vda", mode=OVERLAY_TMPFS, mounts=[(TMPFS, 0, "", "/fill", "", "size=1g")])
+    _, _, status, signal, flags = guest.sh("exec dd if=/dev/zero of=/fill/x bs=1M")
+    assert (signal, flags) == (9, 1), (status, signal, flags)
+    # The agent lives, and what starts later is not blamed for it.
+    guest.output("rm /fill/x")
+    assert guest.sh("exit 1")[2:] == (1, 0, 0)
+    guest.off()
+
+
+def what_cannot_be_done_is_said(directory):
+    blank = directory + "/blank"
+    with open(blank, "wb") as f:
+        f.truncate(1 << 20)
+    cases = [
+        (dict(mode=OVERLAY_DISK, upper_dev="/dev/vdb"), "the disk of the writable layer /dev/vdb holds neither"),
+        (dict(mode=OVERLAY_DISK, upper_dev="/etc/passwd"), "is not a device"),
+        (dict(mode=OVERLAY_TMPFS, mounts=[(VIRTIOFS, 0, "nosuch", "/data", "", "")]), 'has no shared directory "nosuch"'),
+        (dict(mode=OVERLAY_TMPFS, mounts=[(TMPFS, 0, "", "/", "", "")]), "nothing can be mounted on the root directory"),
+        (dict(mode=OVERLAY_TMPFS, mounts=[(TMPFS, 0, "", "/t", "", "size=banana")]), 'cannot have the option "size=banana"'),
+        (dict(mode=OVERLAY_TMPFS, mounts=[(BIND, 0, "/no/such", "/t", "", "")]), "/no/such cannot be mounted"),
+        (dict(mode=OVERLAY_TMPFS, ifaces=[("02:00:00:00:00:09", 0, [], "", "")]), "no network interface for 02:00:00:00:00:09"),
+        (dict(mode=READONLY, flags=READONLY_ROOT), None),
+    ]
+    for setup, sentence in cases:
+        guest = Guest(directory, [busybox + ":ro", blank])
+        try:
+            Session(guest.vsock).setup(root_dev="/dev/vda", **setup)
+            assert sentence is None, sentence
+        except AgentError as e:
+            assert sentence and sentence in e.text, e.text
+        guest.off()
+
+
+def main():
+    for what, path in (("guest kernel", kernel), ("root image", busybox)):
+        if not os.path.exists(path):
+            skip(f"no {what} at {path}")
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
+    for program in ("mkfs.ext4", "e2fsck", "dumpe2fs", "debugfs"):
+        if not shutil.which(program):
+            skip(f"no {program}")
+    for test in (writable_layer_on_a_disk, mounts_network_and_a_read_only_root, out_of_memory, what_cannot_be_done_is_said):
+        with tempfile.TemporaryDirectory() as directory:
+            try:
+                test(directory)
+            except BaseException:
+                print(f"FAILED: {test.__name__}")
+                if os.path.exists(directory + "/console"):
+                    print(open(directory + "/console", errors="replace").read())
+                raise
+        print(f"ok: {test.__name__.replace('_', ' ')}")
+
+
+if __name__ == "__main__":
+    main()
