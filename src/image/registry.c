@@ -10,7 +10,6 @@
 #include <curl/curl.h>
 #include <errno.h>
 #include <jansson.h>
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,12 +17,16 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/file.h"
 #include "base/log.h"
+#include "base/loop.h"
+#include "image/credentials.h"
 
-#define PARALLEL  3
-#define MAX_TRIES 4
-#define MAX_TOKEN (64u << 10)
+#define PARALLEL    3
+#define MAX_TRIES   4
+#define MAX_REFUSED 16		 /* so many 401 a blob: tokens that run out while it is fetched */
+#define PROGRESS    (1u << 20)	 /* bytes, after which the tries are counted anew */
+#define RETRY_NS    500000000ull /* before the third try, twice that before the next */
+#define MAX_TOKEN   (64u << 10)
 
 static const char accept_manifests[] =
     "Accept: application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, "
@@ -37,6 +40,8 @@ struct registry {
 	char *user, *password; /* NULL: none */
 	char *token;	       /* bearer */
 	bool basic;	       /* the registry wants user and password themselves */
+	unsigned generation;   /* of the token */
+	char challenge[4096];  /* of the blob that was last refused */
 };
 
 struct answer {
@@ -64,14 +69,22 @@ static size_t on_body(char *p, size_t size, size_t n, void *ctx)
 	return n;
 }
 
+/* Keeps a challenge; of several, the bearer one. p is n bytes without an end. */
+static void note_challenge(const char *p, size_t n, char out[4096])
+{
+	if (n <= 17 || strncasecmp(p, "WWW-Authenticate:", 17))
+		return;
+	for (p += 17, n -= 17; n && *p == ' '; p++)
+		n--;
+	if (!out[0] || (n > 6 && !strncasecmp(p, "Bearer", 6)))
+		snprintf(out, 4096, "%.*s", (int)n, p);
+}
+
 static size_t on_header(char *p, size_t size, size_t n, void *ctx)
 {
 	struct answer *a = ctx;
-	n *= size;
-	if (n > 17 && !strncasecmp(p, "WWW-Authenticate:", 17) &&
-	    (!a->challenge[0] || !strncasecmp(p + 18, "Bearer", 6)))
-		snprintf(a->challenge, sizeof(a->challenge), "%.*s", (int)(n - 17), p + 17);
-	return n;
+	note_challenge(p, n * size, a->challenge);
+	return n * size;
 }
 
 int registry_challenge(const char *h, const char *key, char *out, size_t n)
@@ -92,7 +105,8 @@ int registry_challenge(const char *h, const char *key, char *out, size_t n)
 
 static bool loopback(const char *host)
 {
-	return !strncmp(host, "127.", 4) || !strncmp(host, "[::1]", 5) ||
+	size_t v4 = strspn(host, "0123456789.");
+	return (!strncmp(host, "127.", 4) && (!host[v4] || host[v4] == ':')) || !strncmp(host, "[::1]", 5) ||
 	       (!strncmp(host, "localhost", 9) && (!host[9] || host[9] == ':'));
 }
 
@@ -114,6 +128,8 @@ static CURL *request(struct registry *r, const char *url, struct cai_error *err)
 	curl_easy_setopt(c, CURLOPT_LOW_SPEED_LIMIT, 1L);
 	curl_easy_setopt(c, CURLOPT_LOW_SPEED_TIME, 60L);
 	curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
+	curl_easy_setopt(c, CURLOPT_SUPPRESS_CONNECT_HEADERS,
+			 1L); /* a proxy's answer is not the registry's */
 	curl_easy_setopt(c, CURLOPT_USERAGENT, "caisson");
 	if (r->token) {
 		curl_easy_setopt(c, CURLOPT_HTTPAUTH, (long)CURLAUTH_BEARER);
@@ -162,6 +178,7 @@ static int get_token(struct registry *r, const char *challenge, struct cai_error
 	free(r->token);
 	r->token = NULL;
 	r->basic = false;
+	r->generation++;
 	CURL *c = request(r, realm, err);
 	if (!c)
 		return -1;
@@ -209,44 +226,6 @@ static int authenticate(struct registry *r, const char *challenge, struct cai_er
 			r->ref.registry);
 }
 
-/* {"auths": {HOST: {"auth": base64 of user:password}}} */
-static void find_credentials(struct registry *r)
-{
-	const char *dir = getenv("DOCKER_CONFIG"), *home = getenv("HOME");
-	char path[4096];
-	cleanup_free char *text = NULL;
-	size_t n;
-	if (dir && *dir)
-		snprintf(path, sizeof(path), "%s/config.json", dir);
-	else
-		snprintf(path, sizeof(path), "%s/.docker/config.json", home ? home : "");
-	if (access(path, R_OK) < 0 || file_read_all(path, 1u << 20, &text, &n, NULL) < 0)
-		return;
-	json_t *o = json_loadb(text, n, 0, NULL);
-	const json_t *auths = json_object_get(o, "auths"), *entry;
-	char url[300];
-	snprintf(url, sizeof(url), "https://%s", r->ref.registry);
-	entry = json_object_get(auths, !strcmp(r->ref.registry, "docker.io") ? "https://index.docker.io/v1/"
-									     : r->ref.registry);
-	if (!entry)
-		entry = json_object_get(auths, url);
-	const char *auth = json_string_value(json_object_get(entry, "auth"));
-	unsigned char plain[2048];
-	size_t len = auth ? strlen(auth) : 0;
-	if (len && len % 4 == 0 && len / 4 * 3 < sizeof(plain) &&
-	    EVP_DecodeBlock(plain, (const unsigned char *)auth, (int)len) > 0) {
-		size_t m = len / 4 * 3 - (auth[len - 1] == '=') - (auth[len - 2] == '=');
-		plain[m] = 0;
-		char *colon = strchr((char *)plain, ':');
-		if (colon) {
-			*colon = 0;
-			r->user = strdup((char *)plain);
-			r->password = strdup(colon + 1);
-		}
-	}
-	json_decref(o);
-}
-
 static int ping(struct registry *r, const char *scheme, struct cai_error *err)
 {
 	char url[400];
@@ -274,7 +253,7 @@ struct registry *registry_open(const struct image_ref *ref, struct cai_error *er
 	r->ref = *ref;
 	snprintf(r->base, sizeof(r->base), "https://%s",
 		 strcmp(ref->registry, "docker.io") ? ref->registry : "registry-1.docker.io");
-	find_credentials(r);
+	credentials_find(ref->registry, &r->user, &r->password);
 	if (loopback(ref->registry) && ping(r, "https", err) < 0) {
 		r->plain = true;
 		if (ping(r, "http", err) < 0) {
@@ -329,6 +308,9 @@ char *registry_manifest(struct registry *r, const char *what, size_t max, size_t
 		else if (ok == 0 && status == 404)
 			cai_fail(err, ENOENT, "the registry %s has no image %s:%s", r->ref.registry,
 				 r->ref.repo, what);
+		else if (ok == 0 && status == 429)
+			cai_fail(err, EBUSY, "the registry %s allows no more requests for now (status 429)",
+				 r->ref.registry);
 		else if (ok == 0 && status != 401)
 			cai_fail(err, EPROTO, "the registry %s answered with status %ld", r->ref.registry,
 				 status);
@@ -358,12 +340,15 @@ static size_t on_blob(char *p, size_t size, size_t n, void *ctx)
 static size_t on_blob_header(char *p, size_t size, size_t n, void *ctx)
 {
 	struct registry_fetch *f = ctx;
-	long status = 0;
+	long status;
+	note_challenge(p, n * size, f->registry->challenge);
 	if (n * size >= 5 && !strncmp(p, "HTTP/", 5)) {
 		const char *sp = memchr(p, ' ', n * size);
-		status = sp ? atol(sp) : 0;
+		size_t left = sp ? n * size - (size_t)(sp + 1 - p) : 0;
+		status = left >= 3 && !memcmp(sp + 1, "200", 3) ? 200 : 0;
 		if (status == 200)
 			f->have = 0;
+		f->registry->challenge[0] = 0;
 	}
 	return n * size;
 }
@@ -387,6 +372,8 @@ static int start(CURLM *m, struct registry_fetch *f, struct cai_error *err)
 	curl_easy_setopt(c, CURLOPT_PRIVATE, (char *)f);
 	f->easy = c;
 	f->running = true;
+	f->generation = r->generation;
+	f->from = f->have;
 	f->tries++;
 	curl_multi_add_handle(m, c);
 	return 0;
@@ -410,6 +397,15 @@ static int ended(CURLM *m, struct registry_fetch *f, CURLcode e, struct cai_erro
 		f->done = true;
 		return 0;
 	}
+	if (e == CURLE_OK && status == 401 && ++f->refused <= MAX_REFUSED) {
+		/* The token has run out, here or, by now, for another blob, too. */
+		f->tries--;
+		return f->generation == f->registry->generation
+			   ? authenticate(f->registry, f->registry->challenge, err)
+			   : 0;
+	}
+	if (f->have > f->from && f->have - f->from >= PROGRESS)
+		f->tries = 0; /* a bad line is no reason to give up what it gets through */
 	if (f->tries >= MAX_TRIES || (e == CURLE_OK && (status == 404 || status == 403)))
 		return e != CURLE_OK
 			   ? cai_fail(err, 0, "cannot fetch %s: %s", f->digest, curl_easy_strerror(e))
@@ -418,15 +414,11 @@ static int ended(CURLM *m, struct registry_fetch *f, CURLcode e, struct cai_erro
 				      "%llu bytes",
 				      f->digest, status, (unsigned long long)f->have,
 				      (unsigned long long)f->size);
-	if (status == 401) { /* the token has run out: a request for a document brings a new one */
-		size_t n;
-		free(registry_manifest(
-		    f->registry, f->registry->ref.tag[0] ? f->registry->ref.tag : f->registry->ref.digest,
-		    8u << 20, &n, err));
-	}
 	if (status == 416)
 		f->have = 0;
 	log_debug("fetching %s again (%s, status %ld)", f->digest, curl_easy_strerror(e), status);
+	if (f->tries > 1)
+		f->not_before = clock_mono_ns() + (RETRY_NS << (f->tries - 2));
 	return 0;
 }
 
@@ -445,7 +437,8 @@ int registry_fetch(struct registry *r, struct registry_fetch *f, unsigned n, voi
 			running += f[k].running;
 		for (unsigned k = 0; k < n && ok == 0; k++) {
 			left += !f[k].done;
-			if (!f[k].done && !f[k].running && running < PARALLEL) {
+			if (!f[k].done && !f[k].running && running < PARALLEL &&
+			    clock_mono_ns() >= f[k].not_before) {
 				ok = start(m, &f[k], err);
 				running += ok == 0;
 			}

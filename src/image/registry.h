@@ -28,7 +28,8 @@ struct registry_fetch {
 	/* the registry's own */
 	void *easy;
 	struct registry *registry;
-	unsigned tries;
+	unsigned tries, refused, generation;
+	uint64_t from, not_before;
 	bool failed_write, running, done;
 };
 /* Fetches blobs, several at a time, each from where its file ends. progress is called now and then. */
