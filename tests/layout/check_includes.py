@@ -32,7 +32,7 @@ MAY_SEE = {
     "container": ["base", "cgroup"],
     "net": ["base", "proto"],
     "sandbox": ["base", "proto", "image", "cgroup", "container", "net"],
-    "cli": ["base", "proto", "sandbox", "image"],
+    "cli": ["base", "proto", "sandbox", "image", "net"],
 }
 
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', re.M)

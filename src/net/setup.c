@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory of operation: net_setup puts the pieces together, in the order in which they can be undone: the router, the link, the published
+ * ports with the helper that serves them, the files. What fails leaves through net_teardown, which undoes whatever there is.
+ */
+#include "net/net.h"
+
+#include <errno.h>
+#include <linux/capability.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "net/link.h"
+#include "net/netns.h"
+#include "net/networks.h"
+#include "net/private.h"
+#include "net/publish.h"
+#include "net/resolv.h"
+#include "net/router.h"
+
+#ifndef NS_GET_USERNS
+#define NS_GET_USERNS _IO(0xb7, 0x1)
+#endif
+
+void net_init(struct net *n)
+{
+	memset(n, 0, sizeof(*n));
+	for (unsigned k = 0; k < NET_MAX_QUEUES; k++)
+		n->fd[k] = -1;
+	n->netns_fd = -1;
+}
+
+void net_release_fds(struct net *n)
+{
+	for (unsigned k = 0; k < NET_MAX_QUEUES; k++) {
+		if (n->fd[k] >= 0)
+			close(n->fd[k]);
+		n->fd[k] = -1;
+	}
+	n->n_fds = 0;
+	if (n->netns_fd >= 0)
+		close(n->netns_fd);
+	n->netns_fd = -1;
+}
+
+void net_teardown(struct net *n)
+{
+	struct net_private *p = n->priv;
+	net_release_fds(n);
+	if (p) {
+		if (p->in_router)
+			router_leave(&p->router);
+		free(p);
+	}
+	free(n->resolv_conf);
+	free(n->hosts);
+	free(n->publish);
+	free(n->warning);
+	net_init(n);
+}
+
+bool net_privileged(void)
+{
+	struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct d[2] = {{0}};
+	const uint32_t need = 1u << CAP_NET_ADMIN | 1u << CAP_SYS_ADMIN;
+	struct stat owner, mine;
+	if (syscall(SYS_capget, &h, d) < 0 || (d[0].effective & need) != need)
+		return false;
+	/* Capabilities count in one user namespace; the network may belong to another. */
+	cleanup_close int net = netns_current(NULL);
+	cleanup_close int user = net < 0 ? -1 : ioctl(net, NS_GET_USERNS);
+	return user >= 0 && fstat(user, &owner) == 0 && stat("/proc/thread-self/ns/user", &mine) == 0 &&
+	       owner.st_ino == mine.st_ino && owner.st_dev == mine.st_dev;
+}
+
+static int no_network(const struct net_request *q, struct net *n, struct cai_error *err)
+{
+	n->kind = NET_KIND_NONE;
+	if (q->n_publish)
+		return cai_fail(err, EINVAL, "a sandbox without a network cannot publish ports");
+	n->resolv_conf = strdup("");
+	n->hosts = hosts_text(q, NULL, NULL);
+	return n->resolv_conf && n->hosts ? 0 : cai_fail(err, ENOMEM, "out of memory");
+}
+
+static void describe_link(struct net *n, const struct router *r, const struct link *l, uint16_t mtu)
+{
+	char text[46];
+	struct ip_addr gw = plan_addr4(&r->plan, PLAN_GATEWAY);
+	memcpy(n->mac, l->mac, 6);
+	n->mtu = mtu;
+	ip_format(&l->addr4, text, sizeof(text));
+	snprintf(n->addr[n->n_addrs++], sizeof(n->addr[0]), "%s/16", text);
+	ip_format(&gw, n->gateway4, sizeof(n->gateway4));
+	if (r->has6) {
+		ip_format(&l->addr6, text, sizeof(text));
+		snprintf(n->addr[n->n_addrs++], sizeof(n->addr[0]), "%s/128", text);
+		snprintf(n->gateway6, sizeof(n->gateway6), "%s", ROUTER_GATEWAY6);
+	}
+}
+
+static void hand_over(struct net *n, struct link *l, bool microvm)
+{
+	n->kind = microvm ? NET_KIND_TAP : NET_KIND_NETNS;
+	n->offloads = l->offloads;
+	n->n_fds = l->n_taps;
+	for (unsigned k = 0; k < l->n_taps; k++)
+		n->fd[k] = steal_fd(&l->tap[k]);
+	n->netns_fd = steal_fd(&l->netns_fd);
+}
+
+/* "ID NAME HOSTNAME": what members of a named network call it; read by the helper and by network_members. */
+static void make_alias(const struct net_request *q, char *alias, size_t n)
+{
+	snprintf(alias, n, "%s %s %s", q->id, q->name ? q->name : "-", q->hostname ? q->hostname : "-");
+}
+
+static int through_router(const struct net_request *q, struct net *n, struct cai_error *err)
+{
+	struct net_private *p = n->priv;
+	struct network network = {.group = GROUP_PRIVATE};
+	struct link_request lq = {.microvm = q->microvm, .queues = q->queues, .mac = q->have_mac ? q->mac : NULL};
+	struct resolv names;
+	char alias[200];
+
+	if (q->mode == NET_NAMED && network_load(q->root_fd, q->network, &network, err) < 0)
+		return -1;
+	resolv_collect(q, &names);
+	if (router_join(&p->router, err) < 0)
+		return -1;
+	p->in_router = true;
+	if (network.group != GROUP_PRIVATE && rules_router_group(p->router.nft_fd, network.group, err) < 0)
+		return -1;
+	make_alias(q, alias, sizeof(alias));
+	lq.alias = alias;
+	lq.group = network.group;
+	lq.mtu = q->mtu ? q->mtu : p->router.mtu;
+	if (link_make(&p->router, &lq, &p->link, err) < 0)
+		return -1;
+	describe_link(n, &p->router, &p->link, lq.mtu);
+	hand_over(n, &p->link, q->microvm);
+	if (p->router.warning[0])
+		n->warning = strdup(p->router.warning);
+	n->resolv_conf = resolv_text(&names, NULL);
+	n->hosts = hosts_text(q, &p->link.addr4, p->router.has6 ? &p->link.addr6 : NULL);
+	return n->resolv_conf && n->hosts ? 0 : cai_fail(err, ENOMEM, "out of memory");
+}
+
+int net_setup(const struct net_request *q, struct net *n, struct cai_error *err)
+{
+	int result;
+	net_init(n);
+	n->priv = calloc(1, sizeof(*n->priv));
+	if (!n->priv)
+		return cai_fail(err, ENOMEM, "out of memory");
+	router_init(&n->priv->router);
+	link_init(&n->priv->link);
+	if (q->mode == NET_NONE)
+		result = no_network(q, n, err);
+	else
+		result = through_router(q, n, err);
+	if (result < 0)
+		net_teardown(n);
+	return result;
+}
+
+int net_attach(struct net *n, pid_t pid, struct cai_error *err)
+{
+	return n->attach_later ? cai_fail(err, ENOSYS, "cannot attach the network of process %d", (int)pid) : 0;
+}
+
+int net_stats(struct net *n, struct net_counters *out, struct cai_error *err)
+{
+	struct rtnl_link l;
+	memset(out, 0, sizeof(*out));
+	if (!n->priv || !n->priv->in_router)
+		return 0;
+	if (rtnl_get_link(n->priv->router.route_fd, n->priv->link.name, &l, err) < 0)
+		return -1;
+	/* What the router sends is what the sandbox receives. */
+	*out = (struct net_counters){.rx_bytes = l.tx_bytes, .rx_packets = l.tx_packets, .rx_dropped = l.tx_dropped,
+				     .tx_bytes = l.rx_bytes, .tx_packets = l.rx_packets, .tx_dropped = l.rx_dropped};
+	return 0;
+}
+
+int net_heal(int root_fd, struct cai_error *err)
+{
+	return net_privileged() ? router_heal(err) : 0;
+}
+
+int net_describe(char *text, size_t n)
+{
+	if (net_privileged()) {
+		if (access("/dev/net/tun", R_OK | W_OK) < 0) {
+			snprintf(text, n, "containers only: cannot open /dev/net/tun (%s)", strerror(errno));
+			return -1;
+		}
+		snprintf(text, n, "private networks through a router namespace, nftables NAT");
+		return 0;
+	}
+	snprintf(text, n, "not available without root yet");
+	return -1;
+}
