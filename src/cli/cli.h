@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/error.h"
 
@@ -19,11 +20,53 @@ struct cli_command {
 extern const struct cli_command cli_commands[]; /* ends with a NULL name */
 
 int cmd_run(int argc, char **argv);
+int cmd_create(int argc, char **argv);
+int cmd_start(int argc, char **argv);
+int cmd_restart(int argc, char **argv);
+int cmd_stop(int argc, char **argv);
+int cmd_kill(int argc, char **argv);
+int cmd_pause(int argc, char **argv);
+int cmd_unpause(int argc, char **argv);
+int cmd_wait(int argc, char **argv);
+int cmd_rm(int argc, char **argv);
+int cmd_prune(int argc, char **argv);
+int cmd_ps(int argc, char **argv);
+int cmd_inspect(int argc, char **argv);
+int cmd_port(int argc, char **argv);
+int cmd_logs(int argc, char **argv);
+int cmd_exec(int argc, char **argv);
+int cmd_cp(int argc, char **argv);
+int cmd_top(int argc, char **argv);
+int cmd_stats(int argc, char **argv);
+int cmd_update(int argc, char **argv);
+int cmd_rename(int argc, char **argv);
+int cmd_events(int argc, char **argv);
 int cmd_pull(int argc, char **argv);
 int cmd_image(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 void help_run(void);
+void help_create(void);
+void help_start(void);
+void help_restart(void);
+void help_stop(void);
+void help_kill(void);
+void help_pause(void);
+void help_unpause(void);
+void help_wait(void);
+void help_rm(void);
+void help_prune(void);
+void help_ps(void);
+void help_inspect(void);
+void help_port(void);
+void help_logs(void);
+void help_exec(void);
+void help_cp(void);
+void help_top(void);
+void help_stats(void);
+void help_update(void);
+void help_rename(void);
+void help_events(void);
 void help_pull(void);
 void help_image(void);
 void help_doctor(void);
@@ -57,5 +100,8 @@ int cli_options(int argc, char **argv, const struct cli_option *opts,
 
 /* The candidate closest to word, or NULL when none is close enough to be meant. */
 const char *cli_nearest(const char *word, const char *const *candidates, size_t n);
+
+/* A time as users write it, "2026-01-02T03:04:05Z" or "10m" (ago), into CLOCK_REALTIME ns. */
+int cli_parse_time(const char *text, int64_t *ns, struct cai_error *err);
 
 #endif

@@ -25,6 +25,27 @@ static void help_help(void)
 
 const struct cli_command cli_commands[] = {
     {"run", "run a command in a new sandbox", cmd_run, help_run},
+    {"create", "make a sandbox without starting it", cmd_create, help_create},
+    {"start", "start sandboxes that have ended", cmd_start, help_start},
+    {"restart", "stop sandboxes and start them again", cmd_restart, help_restart},
+    {"stop", "stop sandboxes", cmd_stop, help_stop},
+    {"kill", "send sandboxes a signal", cmd_kill, help_kill},
+    {"pause", "stop everything in sandboxes where it is", cmd_pause, help_pause},
+    {"unpause", "let paused sandboxes go on", cmd_unpause, help_unpause},
+    {"wait", "wait for sandboxes to end", cmd_wait, help_wait},
+    {"rm", "remove sandboxes", cmd_rm, help_rm},
+    {"prune", "remove all sandboxes that do not run", cmd_prune, help_prune},
+    {"ps", "list sandboxes", cmd_ps, help_ps},
+    {"inspect", "print all that is known of sandboxes", cmd_inspect, help_inspect},
+    {"port", "list a sandbox's published ports", cmd_port, help_port},
+    {"logs", "print what a sandbox's program wrote", cmd_logs, help_logs},
+    {"exec", "run one more command in a sandbox", cmd_exec, help_exec},
+    {"cp", "copy files into and out of sandboxes", cmd_cp, help_cp},
+    {"top", "list a sandbox's processes", cmd_top, help_top},
+    {"stats", "show what sandboxes use", cmd_stats, help_stats},
+    {"update", "change the limits of sandboxes", cmd_update, help_update},
+    {"rename", "give a sandbox another name", cmd_rename, help_rename},
+    {"events", "print what happens to sandboxes", cmd_events, help_events},
     {"pull", "fetch an image from a registry", cmd_pull, help_pull},
     {"image", "import, list, inspect and remove images", cmd_image, help_image},
     {"doctor", "say what this host offers, what is missing and how to mend it", cmd_doctor, help_doctor},
@@ -35,8 +56,8 @@ const struct cli_command cli_commands[] = {
 
 static void usage(FILE *f)
 {
-	fputs("caisson runs code you do not trust in a microVM with its own Linux kernel.\n\n"
-	      "usage: caisson COMMAND [FLAGS] [ARGUMENTS]\n\ncommands:\n",
+	fputs("caisson runs code you do not trust in a microVM with its own Linux kernel, and code you trust in a container.\n\n"
+	      "usage: caisson [--root DIR] COMMAND [FLAGS] [ARGUMENTS]\n\ncommands:\n",
 	      f);
 	for (const struct cli_command *c = cli_commands; c->name; c++)
 		fprintf(f, "  %-9s %s\n", c->name, c->summary);
@@ -53,7 +74,7 @@ static const struct cli_command *find(const char *name)
 
 static int unknown_command(const char *name)
 {
-	const char *names[16];
+	const char *names[64];
 	size_t n = 0;
 	for (const struct cli_command *c = cli_commands; c->name && n < ARRAY_LEN(names); c++)
 		names[n++] = c->name;
@@ -103,6 +124,20 @@ int main(int argc, char **argv)
 	if (argc < 2) {
 		usage(stderr);
 		return CLI_EXIT_USAGE;
+	}
+	if (!strncmp(argv[1], "--root", 6) && (argv[1][6] == '=' || !argv[1][6])) {
+		const char *root = argv[1][6] ? argv[1] + 7 : argc > 2 ? argv[2] : NULL;
+		int skip = argv[1][6] ? 1 : 2;
+		if (!root || root[0] != '/' || setenv("CAISSON_ROOT", root, 1) < 0) {
+			cli_say("--root needs the absolute path of a directory");
+			return CLI_EXIT_USAGE;
+		}
+		argc -= skip;
+		argv += skip;
+		if (argc < 2) {
+			usage(stderr);
+			return CLI_EXIT_USAGE;
+		}
 	}
 	const char *name = argv[1];
 	if (!strcmp(name, "--help") || !strcmp(name, "-h"))

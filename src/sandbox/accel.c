@@ -119,7 +119,7 @@ static int verdict_from_json(json_t *o, struct kvm_verdict *v, struct cai_error 
 	return 0;
 }
 
-static bool read_cache(struct registry *r, const char *key, struct kvm_verdict *v)
+static bool read_cache(struct store *r, const char *key, struct kvm_verdict *v)
 {
 	char text[2048];
 	cleanup_close int fd = openat(r->root_fd, PROBE_CACHE, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
@@ -136,7 +136,7 @@ static bool read_cache(struct registry *r, const char *key, struct kvm_verdict *
 }
 
 /* Best effort: without a cache the next run probes again. */
-static void write_cache(struct registry *r, const char *key, json_t *verdict)
+static void write_cache(struct store *r, const char *key, json_t *verdict)
 {
 	char tmp[64];
 	json_t *o = json_pack("{s:s,s:O}", "key", key, "verdict", verdict);
@@ -209,7 +209,7 @@ static json_t *run_probe(const char *vmm, struct cai_error *err)
 	return o;
 }
 
-int accel_probe(struct registry *r, bool fresh, struct kvm_verdict *v, struct cai_error *err)
+int accel_probe(struct store *r, bool fresh, struct kvm_verdict *v, struct cai_error *err)
 {
 	char key[320];
 	cleanup_free char *vmm = paths_libexec("caisson-vmm", err);
@@ -258,7 +258,7 @@ static int refuse(const struct sandbox_spec *s, const struct accel_pick *p, stru
 			forced ? ", or accept this KVM's slowness with --accel kvm" : "");
 }
 
-int accel_choose(struct registry *r, const struct sandbox_spec *s, struct accel_pick *p,
+int accel_choose(struct store *r, const struct sandbox_spec *s, struct accel_pick *p,
 		 struct cai_error *err)
 {
 	*p = (struct accel_pick){.boundary = BOUNDARY_SOFTWARE};

@@ -3,14 +3,14 @@
  * Which accelerator runs a microVM, and which boundary that is.
  *
  * What KVM is worth on this host is found by the monitor's probe (`caisson-vmm --probe`), which runs a tiny
- * guest. Its verdict is cached in the runtime directory until the host reboots, the monitor changes, or
+ * guest. Its verdict is cached in the root directory until the host reboots, the monitor changes, or
  * /dev/kvm appears, vanishes or changes its permissions.
  */
 #ifndef SANDBOX_ACCEL_H
 #define SANDBOX_ACCEL_H
 
 #include "base/error.h"
-#include "sandbox/registry.h"
+#include "sandbox/store.h"
 #include "sandbox/spec.h"
 
 enum kvm_state { KVM_ABSENT, KVM_NO_PERMISSION, KVM_UNUSABLE, KVM_USABLE };
@@ -26,7 +26,7 @@ struct kvm_verdict {
 };
 
 /* The verdict, cached or probed now; fresh: probe in any case. Fails only when the monitor cannot be run. */
-int accel_probe(struct registry *r, bool fresh, struct kvm_verdict *v, struct cai_error *err);
+int accel_probe(struct store *r, bool fresh, struct kvm_verdict *v, struct cai_error *err);
 
 struct accel_pick {
 	bool kvm;
@@ -37,7 +37,7 @@ struct accel_pick {
 
 /* Chooses for the spec. Fails, saying what would satisfy it, when the demanded boundary cannot be had or KVM
  * is demanded and cannot run at all. */
-int accel_choose(struct registry *r, const struct sandbox_spec *s, struct accel_pick *p,
+int accel_choose(struct store *r, const struct sandbox_spec *s, struct accel_pick *p,
 		 struct cai_error *err);
 
 const char *kvm_state_name(enum kvm_state s);

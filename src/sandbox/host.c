@@ -135,10 +135,10 @@ static void look_at_cpu(struct host_report *r)
 
 static void look_at_kvm(struct host_report *r, bool fresh)
 {
-	struct registry reg;
+	struct store reg;
 	struct cai_error err = {0};
 	r->boundary = BOUNDARY_SOFTWARE;
-	if (registry_open(&reg, &err) < 0) {
+	if (store_open(&reg, &err) < 0) {
 		struct finding *f = add(r, "runtime", FINDING_MISSING, "%s", err.text);
 		f->required = true;
 		mend(f, "make that directory usable, or set CAISSON_ROOT to another");
@@ -167,7 +167,7 @@ static void look_at_kvm(struct host_report *r, bool fresh)
 		if (v->state == KVM_USABLE)
 			r->boundary = v->boundary;
 	}
-	registry_close(&reg);
+	store_close(&reg);
 	const char *const meaning[] = {
 	    [BOUNDARY_NONE] = "",
 	    [BOUNDARY_SOFTWARE] = !r->kvm_known                          ? "Caisson's own CPU"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: the monitor is spawned with vfork semantics (posix_spawn), so its start does not
- * depend on how large this process is. It gets /dev/null, a pipe for its diagnostics and the control socket,
+ * Theory of operation: the monitor is forked, so that the child can enter its control group first: moving a
+ * process from outside waits for the kernel's grace period. It gets /dev/null, a pipe for its diagnostics and the control socket,
  * and never a descriptor of the user's terminal: a monitor taken over by its guest must not be able to type
  * into the user's shell. It also gets its own session, so that Ctrl-C goes to this process alone, which
  * decides what it means.
@@ -15,7 +15,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +33,34 @@ void monitor_init(struct monitor *m)
 	*m = (struct monitor){.control = -1, .log = -1};
 }
 
-int monitor_start(struct monitor *m, const char *program, struct cai_error *err)
+/* In the child: nothing but the descriptors that it is meant to have, in the places where it looks for them. */
+static void become_monitor(const char *program, int control, int log, int fail, void (*prepare)(void *ctx), void *ctx)
+{
+	sigset_t none;
+	char *env[] = {log_debug_on() ? (char *)"CAISSON_DEBUG=1" : NULL, NULL};
+	struct sigaction dfl = {.sa_handler = SIG_DFL};
+	for (int i = 1; i < NSIG; i++)
+		sigaction(i, &dfl, NULL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	setsid();
+	if (prepare)
+		prepare(ctx);
+	/* Out of the way of 0 to CONTROL_FD first. */
+	control = fcntl(control, F_DUPFD_CLOEXEC, CONTROL_FD + 1);
+	log = fcntl(log, F_DUPFD_CLOEXEC, CONTROL_FD + 1);
+	fail = fcntl(fail, F_DUPFD_CLOEXEC, CONTROL_FD + 1);
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (control >= 0 && log >= 0 && null >= 0 && dup2(null, 0) == 0 && dup2(null, 1) == 1 && dup2(log, 2) == 2 &&
+	    dup2(control, CONTROL_FD) == CONTROL_FD)
+		execve(program, (char *[]){(char *)"caisson-vmm", NULL}, env);
+	int e = errno;
+	if (write(fail, &e, sizeof(e)) < 0)
+		_exit(126);
+	_exit(127);
+}
+
+int monitor_start(struct monitor *m, const char *program, void (*prepare)(void *ctx), void *ctx, struct cai_error *err)
 {
 	int sp[2], lp[2];
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sp) < 0)
@@ -46,28 +72,22 @@ int monitor_start(struct monitor *m, const char *program, struct cai_error *err)
 	if (fcntl(mine, F_SETFL, O_NONBLOCK) < 0 || fcntl(log_rd, F_SETFL, O_NONBLOCK) < 0)
 		return cai_fail_errno(err, errno, "cannot set up the control socket");
 
-	posix_spawn_file_actions_t fa;
-	posix_spawnattr_t at;
-	sigset_t none, all;
-	sigemptyset(&none);
-	sigfillset(&all);
-	posix_spawn_file_actions_init(&fa);
-	posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDWR, 0);
-	posix_spawn_file_actions_adddup2(&fa, 0, 1);
-	posix_spawn_file_actions_adddup2(&fa, log_wr, 2);
-	posix_spawn_file_actions_adddup2(
-	    &fa, theirs, CONTROL_FD); /* also clears close-on-exec when the number is the same */
-	posix_spawnattr_init(&at);
-	posix_spawnattr_setsigmask(&at, &none);
-	posix_spawnattr_setsigdefault(&at, &all);
-	posix_spawnattr_setflags(&at, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID);
-	char *env[] = {log_debug_on() ? (char *)"CAISSON_DEBUG=1" : NULL, NULL};
-	pid_t pid;
-	int e = posix_spawn(&pid, program, &fa, &at, (char *[]){(char *)"caisson-vmm", NULL}, env);
-	posix_spawnattr_destroy(&at);
-	posix_spawn_file_actions_destroy(&fa);
-	if (e)
+	int failed[2]; /* says which errno execve had; closed by a successful one */
+	if (pipe2(failed, O_CLOEXEC) < 0)
+		return cai_fail_errno(err, errno, "cannot make a pipe");
+	cleanup_close int fail_rd = failed[0], fail_wr = failed[1];
+	pid_t pid = fork();
+	if (pid < 0)
+		return cai_fail_errno(err, errno, "cannot start the monitor");
+	if (pid == 0)
+		become_monitor(program, theirs, log_wr, fail_wr, prepare, ctx);
+	close(steal_fd(&fail_wr));
+	int e = 0;
+	if (read(fail_rd, &e, sizeof(e)) == (ssize_t)sizeof(e)) {
+		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+			;
 		return cai_fail_errno(err, e, "cannot start the monitor %s", program);
+	}
 	m->pid = pid;
 	m->control = steal_fd(&mine);
 	m->log = steal_fd(&log_rd);

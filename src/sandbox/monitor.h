@@ -22,8 +22,9 @@ struct monitor {
 };
 
 void monitor_init(struct monitor *m);
-/* Starts the program in a session of its own, with nothing of ours open but its end of the control socket. */
-int monitor_start(struct monitor *m, const char *program, struct cai_error *err);
+/* Starts the program in a session of its own, with nothing of ours open but its end of the control socket.
+ * prepare is called in the child before that. */
+int monitor_start(struct monitor *m, const char *program, void (*prepare)(void *ctx), void *ctx, struct cai_error *err);
 /* Sends CONFIGURE with the descriptors of *c (still the caller's), then START, without waiting; replies have
  * sequence 1 and 2. */
 int monitor_boot(struct monitor *m, const struct control_config *c, struct cai_error *err);

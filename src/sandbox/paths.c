@@ -2,7 +2,7 @@
 /*
  * Theory of operation: every place is the first of an ordered list: an environment variable for tests and
  * packagers, then what is relative to the running program, so that an installed tree can be moved and a build
- * tree needs no installation. The runtime directory is the only one whose ownership matters for safety
+ * tree needs no installation. The root directory is the only one whose ownership matters for safety
  * (sockets that command a monitor live in it), so it alone is opened without following links and checked
  * after the open.
  */
@@ -67,48 +67,45 @@ static const char *env_path(const char *name)
 	return v && v[0] == '/' ? v : NULL; /* relative ones are ignored, as the XDG specification asks */
 }
 
-int paths_runtime(char **path, struct cai_error *err)
+int paths_root(char **path, struct cai_error *err)
 {
 	cleanup_free char *p = NULL;
-	const char *root = getenv("CAISSON_ROOT"), *xdg = env_path("XDG_RUNTIME_DIR");
-	bool shared_parent = false;
+	const char *root = getenv("CAISSON_ROOT"), *xdg = env_path("XDG_DATA_HOME"), *home = env_path("HOME");
 	uid_t me = geteuid();
 	int r = 0;
 	if (root && *root) {
 		if (root[0] != '/')
-			return cai_fail(err, EINVAL, "CAISSON_ROOT must be an absolute path, not '%s'", root);
+			return cai_fail(err, EINVAL, "the root directory must be an absolute path, not '%s'", root);
 		r = asprintf(&p, "%s", root);
 	} else if (me == 0) {
-		r = asprintf(&p, "/run/caisson");
-	} else if (xdg && access(xdg, W_OK) == 0) {
+		r = asprintf(&p, "/var/lib/caisson");
+	} else if (xdg) {
 		r = asprintf(&p, "%s/caisson", xdg);
+	} else if (home) {
+		r = asprintf(&p, "%s/.local/share/caisson", home);
 	} else {
-		r = asprintf(&p, "/tmp/caisson-%u", (unsigned)me);
-		shared_parent = true;
+		return cai_fail(err, ENOENT, "no place for sandboxes: set HOME or CAISSON_ROOT");
 	}
 	if (r < 0)
 		return cai_fail(err, ENOMEM, "out of memory");
 	cleanup_close int fd = open(p, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0 && errno == ENOENT) {
-		if (mkdir(p, 0700) < 0 && errno != EEXIST && (shared_parent || make_dirs(p, 0700) < 0))
-			return cai_fail_errno(err, errno, "cannot make the runtime directory %s", p);
+		if (mkdir(p, 0700) < 0 && errno != EEXIST && make_dirs(p, 0700) < 0)
+			return cai_fail_errno(err, errno, "cannot make the root directory %s", p);
 		fd = open(p, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	}
 	if (fd < 0)
-		return cai_fail_errno(err, errno, "cannot open the runtime directory %s", p);
+		return cai_fail_errno(err, errno, "cannot open the root directory %s", p);
 	struct stat st;
 	if (fstat(fd, &st) < 0)
-		return cai_fail_errno(err, errno, "cannot look at the runtime directory %s", p);
+		return cai_fail_errno(err, errno, "cannot look at the root directory %s", p);
 	if (st.st_uid != me)
 		return cai_fail(
 		    err, EPERM,
-		    "the runtime directory %s belongs to user %u, not to you; remove it or set CAISSON_ROOT",
+		    "the root directory %s belongs to user %u, not to you; remove it or set CAISSON_ROOT",
 		    p, (unsigned)st.st_uid);
-	if (shared_parent && (st.st_mode & 077))
-		return cai_fail(err, EPERM,
-				"the runtime directory %s can be entered by other users; chmod 0700 it or "
-				"set CAISSON_ROOT",
-				p);
+	if (st.st_mode & 022)
+		return cai_fail(err, EPERM, "other users may write to the root directory %s; chmod 0700 it or set CAISSON_ROOT", p);
 	*path = steal_ptr(&p);
 	return steal_fd(&fd);
 }
@@ -183,7 +180,7 @@ static char *first_existing(const char *dir, const char *const *rel)
 
 char *paths_libexec(const char *name, struct cai_error *err)
 {
-	char dir[4096], a[128], b[128], c[128];
+	char dir[4096], a[128], b[128], c[128], d[128], e[128];
 	const char *env = getenv("CAISSON_LIBEXEC");
 	if (env && *env) {
 		char *p = path_join(env, name);
@@ -202,7 +199,9 @@ char *paths_libexec(const char *name, struct cai_error *err)
 	snprintf(a, sizeof(a), "../libexec/caisson/%s", name);
 	snprintf(b, sizeof(b), "../vmm/%s", name);
 	snprintf(c, sizeof(c), "../image/%s", name);
-	char *p = first_existing(dir, (const char *const[]){a, b, c, NULL});
+	snprintf(d, sizeof(d), "../fs/%s", name);
+	snprintf(e, sizeof(e), "../net/%s", name);
+	char *p = first_existing(dir, (const char *const[]){a, b, c, d, e, NULL});
 	if (!p)
 		cai_fail(err, ENOENT,
 			 "%s is missing: neither %s/%s nor the build tree's exists; install Caisson again or "
@@ -234,6 +233,10 @@ char *paths_asset(enum paths_asset which, struct cai_error *err)
 			       "the guest kernel's command line",
 			       "run 'make'",
 			       {"../../kernel/cmdline", "../../../kernel/cmdline"}},
+	    [ASSET_AGENT] = {"caisson-init",
+			     "the agent of containers",
+			     "run 'make'",
+			     {"../guest/caisson-init"}},
 	};
 	char dir[4096];
 	const char *env = getenv("CAISSON_SHARE"), *name = assets[which].name;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Where things are: the runtime directory of this user, the cache and state directories, the monitor program
+ * Where things are: the root directory of this user's sandboxes, the cache and state directories, the monitor program
  * and the files a sandbox is made of (kernel, initramfs, built-in image).
  *
  * All functions return malloc'd absolute paths owned by the caller, or NULL (-1) with *err.
@@ -14,12 +14,12 @@
 #include "base/error.h"
 
 /*
- * The runtime directory: CAISSON_ROOT, else for root /run/caisson, else $XDG_RUNTIME_DIR/caisson, else
- * /tmp/caisson-UID. Made with mode 0700 when absent; refused when it is a symbolic link, belongs to another
- * user or (below /tmp) can be entered by others. Returns an open descriptor (close-on-exec, owned by the
- * caller) and its path in *path (owned).
+ * The root directory, which holds all that Caisson keeps: CAISSON_ROOT, else for root /var/lib/caisson, else
+ * $XDG_DATA_HOME/caisson or ~/.local/share/caisson. Made with mode 0700 when absent; refused when it is a
+ * symbolic link or belongs to another user. Returns an open descriptor (close-on-exec, owned by the caller)
+ * and its path in *path (owned).
  */
-int paths_runtime(char **path, struct cai_error *err);
+int paths_root(char **path, struct cai_error *err);
 
 /* $XDG_CACHE_HOME/caisson, else for root /var/cache/caisson, else ~/.cache/caisson; made 0700 when absent. */
 char *paths_cache(struct cai_error *err);
@@ -31,7 +31,7 @@ char *paths_state(struct cai_error *err);
  * build tree's. */
 char *paths_libexec(const char *name, struct cai_error *err);
 
-enum paths_asset { ASSET_KERNEL, ASSET_INITRD, ASSET_BUSYBOX, ASSET_CMDLINE };
+enum paths_asset { ASSET_KERNEL, ASSET_INITRD, ASSET_BUSYBOX, ASSET_CMDLINE, ASSET_AGENT };
 /* A file of share/caisson: CAISSON_SHARE/NAME, ../share/caisson/NAME beside the running program, or the build
  * tree's. */
 char *paths_asset(enum paths_asset which, struct cai_error *err);

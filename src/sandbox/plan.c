@@ -14,7 +14,7 @@
 #include "base/file.h"
 #include "proto/control.h"
 #include "sandbox/paths.h"
-#include "sandbox/sandbox.h"
+#include "sandbox/plan.h"
 
 static int open_regular(const char *what, const char *path, struct cai_error *err)
 {
@@ -70,27 +70,70 @@ static char *make_cmdline(const struct sandbox_plan *p, struct cai_error *err)
 	return s;
 }
 
+static int fill_microvm(struct sandbox_plan *p, struct cai_error *err)
+{
+	const struct sandbox_spec *spec = p->spec;
+	if ((p->kernel = open_asset("kernel", spec->kernel, ASSET_KERNEL, err)) < 0)
+		return -1;
+	if ((p->initrd = open_asset("initramfs", spec->initrd, ASSET_INITRD, err)) < 0)
+		return -1;
+	if (accel_choose(&p->store, spec, &p->accel, err) < 0 || !(p->cmdline = make_cmdline(p, err)))
+		return -1;
+	if (p->accel.kvm && (p->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC)) < 0)
+		return cai_fail_errno(err, errno, "cannot open /dev/kvm");
+	p->boundary = p->accel.boundary;
+	return 0;
+}
+
+static int fill_container(struct sandbox_plan *p, struct cai_error *err)
+{
+	p->boundary = BOUNDARY_NAMESPACE;
+	return (p->agent = open_asset("agent", NULL, ASSET_AGENT, err)) < 0 ? -1 : 0;
+}
+
+/* The image in the store: an EROFS file that never changes under its name. */
+static int open_image(struct sandbox_plan *p, struct cai_error *err)
+{
+	const struct sandbox_spec *spec = p->spec;
+	char path[128];
+	const char *hex = strchr(spec->image_id, ':');
+	if (!hex || strlen(hex) != 65 || strspn(hex + 1, "0123456789abcdef") != 64)
+		return cai_fail(err, EINVAL, "the sandbox's record names no image");
+	snprintf(path, sizeof(path), "images/%s.erofs", hex + 1);
+	p->root.fd = openat(p->store.root_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	p->root.fstype = "erofs";
+	if (p->root.fd < 0)
+		return cai_fail_errno(err, errno, "the image %s (%.19s) cannot be opened; 'caisson pull' it again",
+				      spec->image ? spec->image : "", spec->image_id);
+	return 0;
+}
+
 static int fill(struct sandbox_plan *p, struct cai_error *err)
 {
 	const struct sandbox_spec *spec = p->spec;
 	if (sandbox_spec_check(spec, err) < 0)
 		return -1;
-	if ((p->kernel = open_asset("kernel", spec->kernel, ASSET_KERNEL, err)) < 0)
+	if (store_open(&p->store, err) < 0 || !(p->monitor = paths_libexec("caisson-vmm", err)))
 		return -1;
-	if ((p->initrd = open_asset("initramfs", spec->initrd, ASSET_INITRD, err)) < 0)
+	if (!(p->libexec = strdup(p->monitor)))
+		return cai_fail(err, ENOMEM, "out of memory");
+	*strrchr(p->libexec, '/') = 0;
+	if ((spec->engine == ENGINE_CONTAINER ? fill_container : fill_microvm)(p, err) < 0)
 		return -1;
-	if (!(p->monitor = paths_libexec("caisson-vmm", err)) || registry_open(&p->reg, err) < 0 ||
-	    accel_choose(&p->reg, spec, &p->accel, err) < 0 || !(p->cmdline = make_cmdline(p, err)))
-		return -1;
-	if (p->accel.kvm && (p->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC)) < 0)
-		return cai_fail_errno(err, errno, "cannot open /dev/kvm");
+	if (spec->image_id)
+		return open_image(p, err);
 	return rootfs_open(spec->rootfs, &p->root, err);
 }
 
 int sandbox_plan_make(struct sandbox_plan *p, const struct sandbox_spec *spec, struct cai_error *err)
 {
-	*p = (struct sandbox_plan){
-	    .spec = spec, .reg.root_fd = -1, .root.fd = -1, .kernel = -1, .initrd = -1, .kvm = -1};
+	*p = (struct sandbox_plan){.spec = spec,
+				   .store = {.root_fd = -1, .dir_fd = -1},
+				   .root.fd = -1,
+				   .kernel = -1,
+				   .initrd = -1,
+				   .kvm = -1,
+				   .agent = -1};
 	if (fill(p, err) == 0)
 		return 0;
 	sandbox_plan_free(p);
@@ -99,15 +142,16 @@ int sandbox_plan_make(struct sandbox_plan *p, const struct sandbox_spec *spec, s
 
 void sandbox_plan_free(struct sandbox_plan *p)
 {
-	registry_close(&p->reg);
+	store_close(&p->store);
 	rootfs_close(&p->root);
-	int *fds[] = {&p->kernel, &p->initrd, &p->kvm};
-	for (unsigned i = 0; i < 3; i++) {
+	int *fds[] = {&p->kernel, &p->initrd, &p->kvm, &p->agent};
+	for (unsigned i = 0; i < 4; i++) {
 		if (*fds[i] >= 0)
 			close(*fds[i]);
 		*fds[i] = -1;
 	}
 	free(p->monitor);
+	free(p->libexec);
 	free(p->cmdline);
-	p->monitor = p->cmdline = NULL;
+	p->monitor = p->libexec = p->cmdline = NULL;
 }

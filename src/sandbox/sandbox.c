@@ -1,58 +1,116 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: two witnesses report on a running sandbox, the agent's stream (session.c) and the
- * monitor's control socket (monitor.c), and they may report in either order: a panic closes the stream and
- * sends ENDED; a killed monitor closes both at once. So an end seen on one side is held until the other has
- * spoken or GRACE has passed, and then judged once, in conclude(), from everything that is known. What the
- * program itself said (its exit status) beats everything else.
+ * Theory of operation: two witnesses report on a running sandbox, the agent's stream (session.c) and the engine, and they may
+ * report in either order. So an end seen on one side is held until the other has spoken or GRACE has passed, and then judged once, in
+ * conclude(), from everything that is known. What the program itself said (its exit status) beats everything else.
+ *
+ * A microVM with something worth keeping (its disk, a shared directory) is then asked to power off, which writes everything back;
+ * one that does not within POWEROFF is stopped all the same: its file systems have journals.
  */
 #include "sandbox/sandbox.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "sandbox/console.h"
-#include "sandbox/monitor.h"
+#include "base/util.h"
+#include "container/container.h"
+#include "sandbox/disk.h"
+#include "sandbox/engine.h"
+#include "sandbox/events.h"
+#include "sandbox/quota.h"
+#include "sandbox/logfile.h"
+#include "sandbox/paths.h"
+#include "sandbox/runner.h"
+#include "net/publish.h"
 #include "sandbox/session.h"
-#include "sandbox/watch.h"
 
 #define GRACE_NS      2000000000ull   /* between the first sign of the end and its explanation */
 #define AGENT_WAIT_NS 120000000000ull /* for the agent to answer: a slow KVM needs many seconds to boot */
-#define LOG_KEEP      2048
+#define POWEROFF_NS   10000000000ull
+#define KILL_NS	      3000000000ull /* for the program to end by SIGKILL before the sandbox is ended around it */
+
+enum phase { STARTING, RUNNING, POWERING_OFF, OVER };
 
 struct sandbox {
 	struct loop *loop;
+	const struct sandbox_plan *plan;
 	const struct sandbox_spec *spec;
 	struct sandbox_hooks hooks;
-	struct sandbox_dir dir;
-	struct monitor mon;
-	struct session *session;
-	int stream; /* to the vsock listener, until the session takes it */
-	struct console *console;
-	struct watch w_control, w_log;
-	struct loop_source *timer;
+	struct sandbox_dir *dir;
+	struct sandbox_state *state;
+	struct engine *engine;
+	const struct engine_ops *ops;
+	struct net net;
+	struct session *session, *poweroff;
+	struct logfile *log;
+	struct runner *runner;
+	struct loop_source *timer, *stop_timer;
 	struct agent_setup setup;
 	struct agent_start start;
-	char log[LOG_KEEP + 1]; /* the monitor's last diagnostics */
-	size_t log_len;
-	bool control_gone, session_done, concluded, booted;
-	struct control_ended ended; /* reason 0: not received */
-	char refusal[480];	    /* text of the monitor's ERROR */
+	enum phase phase;
+	bool session_done, concluded, killing, hooked;
 	int status;
 	char why[640];
 };
 
 static void conclude_if_ready(struct sandbox *s);
-static void on_log(void *ctx, uint32_t events);
+
+static void finished(struct sandbox *s)
+{
+	s->phase = OVER;
+	loop_timer_set(s->timer, 0);
+	if (!s->hooked) {
+		s->hooked = true;
+		s->hooks.ended(s->hooks.ctx);
+	}
+}
+
+/* Whether the guest holds something that has not reached the host's files yet. */
+static bool worth_a_poweroff(const struct sandbox *s)
+{
+	const struct sandbox_spec *sp = s->spec;
+	if (sp->engine != ENGINE_MICROVM || sp->console || !s->engine || s->ops->over(s->engine) || s->state->status == STATUS_PAUSED)
+		return false;
+	bool shares = false;
+	struct spec_volume v;
+	for (char *const *t = sp->volumes; t && *t; t++)
+		shares |= spec_parse_volume(*t, &v, NULL) == 0 && !v.read_only;
+	return shares || (!sp->remove && !sp->ephemeral && !sp->read_only);
+}
+
+static void on_poweroff_end(void *ctx)
+{
+	/* The stream ends before the machine does: the engine's end is what is awaited. */
+}
+
+static bool begin_poweroff(struct sandbox *s)
+{
+	if (!worth_a_poweroff(s))
+		return false;
+	int fd = sandbox_dir_connect(s->dir, "agent.sock", SOCK_STREAM, NULL);
+	if (fd < 0)
+		return false;
+	struct session_config c = {.stream = fd,
+				   .connect_line = s->ops->connect_line,
+				   .in = -1,
+				   .out = STDERR_FILENO, /* nothing comes */
+				   .err = STDERR_FILENO,
+				   .ended = on_poweroff_end,
+				   .ctx = s};
+	s->poweroff = session_new(s->loop, &c, NULL);
+	if (!s->poweroff)
+		return false;
+	s->phase = POWERING_OFF;
+	loop_timer_set(s->timer, clock_mono_ns() + POWEROFF_NS);
+	return true;
+}
 
 static void conclude(struct sandbox *s, int status, const char *why)
 {
@@ -62,66 +120,11 @@ static void conclude(struct sandbox *s, int status, const char *why)
 	s->status = status;
 	if (why != s->why)
 		snprintf(s->why, sizeof(s->why), "%s", why);
-	watch_set(&s->w_control, 0);
 	loop_timer_set(s->timer, 0);
-	console_drain(s->console);
-	s->hooks.ended(s->hooks.ctx);
-}
-
-/* What the monitor's side has to say about the end, as a sentence in s->why. */
-static void explain(struct sandbox *s)
-{
-	char how[128];
-	const char *text = s->ended.text && s->ended.text[0] ? s->ended.text : NULL;
-	switch (s->ended.reason) {
-	case CONTROL_END_POWEROFF:
-		snprintf(s->why, sizeof(s->why), "the guest powered itself off before the command had ended");
-		return;
-	case CONTROL_END_RESET:
-		snprintf(s->why, sizeof(s->why), "the guest restarted itself before the command had ended");
-		return;
-	case CONTROL_END_PANIC:
-		snprintf(s->why, sizeof(s->why), "the guest's kernel panicked%s%s", text ? ": " : "",
-			 text ? text : "");
-		return;
-	case CONTROL_END_TRIPLE_FAULT:
-		snprintf(s->why, sizeof(s->why), "the guest's CPU shut down by a triple fault%s%s",
-			 text ? ": " : "", text ? text : "");
-		return;
-	case CONTROL_END_ACCEL_LOST:
-		snprintf(s->why, sizeof(s->why), "the accelerator failed%s%s", text ? ": " : "",
-			 text ? text : "");
-		return;
-	case CONTROL_END_JAIL:
-		snprintf(s->why, sizeof(s->why), "the monitor was stopped by its jail%s%s", text ? ": " : "",
-			 text ? text : "");
-		return;
-	case CONTROL_END_STOPPED:
-		snprintf(s->why, sizeof(s->why), "the sandbox was stopped");
-		return;
-	case CONTROL_END_INTERNAL:
-		snprintf(s->why, sizeof(s->why), "the monitor failed%s%s", text ? ": " : "",
-			 text ? text : "");
-		return;
-	default:
-		break;
-	}
-	if (s->refusal[0]) {
-		const char *k = s->spec->kernel;
-		bool about_kernel = k && strcasestr(s->refusal, "kernel") && !strstr(s->refusal, k);
-		snprintf(s->why, sizeof(s->why), "%s%s%s", about_kernel ? k : "", about_kernel ? ": " : "",
-			 s->refusal);
-		return;
-	}
-	/* It is gone without a word: read what it may have said last, then reap it, to say how it died. */
-	for (unsigned i = 0; i < 4 && s->w_log.events; i++)
-		on_log(s, 0);
-	monitor_stop(&s->mon);
-	monitor_describe_end(&s->mon, how, sizeof(how));
-	const char *last = strrchr(s->log, '\n');
-	last = last ? last + 1 : s->log;
-	snprintf(s->why, sizeof(s->why), "the monitor (caisson-vmm) %s%s%.300s", how,
-		 last[0] ? "; its last words: " : "", last);
+	if (s->stop_timer)
+		loop_timer_set(s->stop_timer, 0);
+	if (!begin_poweroff(s))
+		finished(s);
 }
 
 static void on_session_end(void *ctx)
@@ -136,6 +139,7 @@ static void conclude_session(struct sandbox *s)
 	const struct session_result *r = session_result(s->session);
 	if (r->end == SESSION_EXITED) {
 		int status = r->signal ? 128 + (int)(r->signal & 0x7f) : (int)(r->status & 0xff);
+		s->state->oom |= r->oom;
 		if (!r->lost_output) {
 			conclude(s, status, "");
 			return;
@@ -150,35 +154,50 @@ static void conclude_session(struct sandbox *s)
 		status = EXIT_NOT_FOUND;
 	else if (r->error_code == AGENT_E_NOT_EXEC || r->error_code == AGENT_E_BAD_CWD)
 		status = EXIT_NOT_EXEC;
-	conclude(s, status, r->text[0] ? r->text : "the guest's agent refused without saying why");
+	conclude(s, status, r->text[0] ? r->text : "the sandbox's agent refused without saying why");
+}
+
+/* The engine went without the program having said how it ended. */
+static void conclude_engine(struct sandbox *s)
+{
+	bool plain = s->ops->explain(s->engine, s->why, sizeof(s->why));
+	bool oom = s->ops->oom(s->engine);
+	s->state->oom |= oom;
+	if (s->killing)
+		conclude(s, 137, "");
+	else if (plain)
+		conclude(s, 0, "");
+	else
+		conclude(s, oom ? 137 : EXIT_CAISSON, s->why);
 }
 
 static void conclude_if_ready(struct sandbox *s)
 {
-	if (s->concluded)
+	bool gone = s->engine && s->ops->over(s->engine);
+	if (s->concluded) {
+		if (s->phase == POWERING_OFF && gone)
+			finished(s);
 		return;
-	bool monitor_done = s->control_gone || s->ended.reason || s->refusal[0];
-	enum session_end how = s->session_done ? session_result(s->session)->end : 0;
-	if (how == SESSION_EXITED || how == SESSION_REFUSED) {
-		conclude_session(s);
-	} else if (monitor_done && (s->session_done || !s->session || !s->booted)) {
-		explain(s);
-		bool plain = s->spec->console && (s->ended.reason == CONTROL_END_POWEROFF ||
-						  s->ended.reason == CONTROL_END_RESET);
-		conclude(s, plain ? 0 : EXIT_CAISSON, plain ? "" : s->why);
-	} else if (monitor_done || s->session_done) {
-		loop_timer_set(s->timer, clock_mono_ns() + GRACE_NS);
 	}
+	enum session_end how = s->session_done ? session_result(s->session)->end : 0;
+	if (how == SESSION_EXITED || how == SESSION_REFUSED)
+		conclude_session(s);
+	else if (gone && (s->session_done || !s->session || !s->ops->booted(s->engine)))
+		conclude_engine(s);
+	else if (gone || s->session_done)
+		loop_timer_set(s->timer, clock_mono_ns() + GRACE_NS);
 }
 
 static void on_timer(void *ctx)
 {
 	struct sandbox *s = ctx;
-	if (s->control_gone || s->ended.reason) {
-		explain(s);
-		conclude(s, EXIT_CAISSON, s->why);
+	if (s->phase == POWERING_OFF) {
+		log_debug("the guest did not power off in time");
+		finished(s);
+	} else if (s->ops->over(s->engine)) {
+		conclude_engine(s);
 	} else if (s->session_done) {
-		conclude(s, EXIT_CAISSON, session_result(s->session)->text);
+		conclude(s, s->killing ? 137 : EXIT_CAISSON, session_result(s->session)->text);
 	} else if (!sandbox_running(s)) {
 		snprintf(s->why, sizeof(s->why), "the guest's agent did not answer within %llu s%s",
 			 AGENT_WAIT_NS / 1000000000ull,
@@ -189,121 +208,122 @@ static void on_timer(void *ctx)
 	}
 }
 
-static void on_control(void *ctx, uint32_t events)
+static void write_state(struct sandbox *s)
 {
-	struct sandbox *s = ctx;
-	struct monitor_event e;
-	int r;
-	while ((r = monitor_next(&s->mon, &e)) > 0) {
-		if (e.type == CONTROL_ERROR && !s->refusal[0]) {
-			snprintf(s->refusal, sizeof(s->refusal), "%s",
-				 e.text && e.text[0] ? e.text : "the monitor refused its configuration");
-		} else if (e.type == CONTROL_OK && e.seq == 2) {
-			s->booted = true;
-			if (s->spec->console)
-				s->hooks.started(s->hooks.ctx);
-		} else if (e.type == CONTROL_ENDED && !s->ended.reason) {
-			s->ended = e.ended;
-			memset(&e.ended, 0, sizeof(e.ended));
-			log_debug("the monitor reports the end, reason %u: %s", s->ended.reason,
-				  s->ended.text ? s->ended.text : "");
-		}
-		monitor_event_free(&e);
-	}
-	if (r < 0) {
-		s->control_gone = true;
-		watch_set(&s->w_control, 0);
-	}
-	conclude_if_ready(s);
+	struct cai_error e = {0};
+	if (sandbox_state_write(s->dir, s->state, false, &e) < 0)
+		log_warn("%s", e.text);
 }
 
-/* Keeps the tail of what the monitor says, without its final newline, so that the last line is easily found.
- */
-static void on_log(void *ctx, uint32_t events)
+static void running(struct sandbox *s)
 {
-	struct sandbox *s = ctx;
-	char chunk[1024];
-	ssize_t n = read(s->mon.log, chunk, sizeof(chunk));
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
-	if (n <= 0) {
-		watch_set(&s->w_log, 0);
-		return;
-	}
-	if (s->spec->debug && write(STDERR_FILENO, chunk, (size_t)n) < 0)
-		return;
-	if (s->log_len && s->log_len < LOG_KEEP && s->log[s->log_len] == 0 &&
-	    s->log_len + (size_t)n + 1 <= LOG_KEEP)
-		s->log[s->log_len++] = '\n';
-	else
-		s->log_len = 0;
-	memcpy(s->log + s->log_len, chunk, (size_t)n);
-	s->log_len += (size_t)n;
-	while (s->log_len && s->log[s->log_len - 1] == '\n')
-		s->log_len--;
-	s->log[s->log_len] = 0;
-	for (size_t i = 0; i < s->log_len; i++)
-		if ((unsigned char)s->log[i] < 32 && s->log[i] != '\n')
-			s->log[i] = ' ';
-}
-
-static void on_started(void *ctx)
-{
-	struct sandbox *s = ctx;
+	s->phase = RUNNING;
 	loop_timer_set(s->timer, 0);
 	s->hooks.started(s->hooks.ctx);
 }
 
-static int configure(struct sandbox *s, const struct sandbox_plan *p, struct cai_error *err)
+static void on_started(void *ctx)
 {
-	const struct sandbox_spec *spec = p->spec;
-	struct control_config c;
-	control_config_init(&c);
-	c.vcpus = spec->cpus;
-	c.mem_bytes = spec->memory & ~0xfffull;
-	c.accel = p->accel.kvm ? CONTROL_ACCEL_KVM : CONTROL_ACCEL_SOFT;
-	strcpy(c.cpu_model, "v2");
-	c.cmdline = p->cmdline;
-	c.fd[CONTROL_FD_KERNEL] = p->kernel;
-	c.fd[CONTROL_FD_INITRD] = p->initrd;
-	c.fd[CONTROL_FD_KVM] = p->kvm;
-	c.n_disks = 1;
-	c.disk[0].flags = CONTROL_DISK_READONLY;
-	strcpy(c.disk[0].id, "root");
-	c.disk_fd[0] = p->root.fd;
-	cleanup_close int vsock = sandbox_dir_listen(&s->dir, "vsock.sock", SOCK_STREAM, err);
-	cleanup_close int con_out = -1, con_in = -1;
-	if (vsock < 0)
-		return -1;
-	/* Connected while the listener is still ours: a monitor that refuses and exits at once cannot turn
-	 * that into another error. */
-	if (!spec->console && (s->stream = sandbox_dir_connect(&s->dir, "vsock.sock", SOCK_STREAM, err)) < 0)
-		return -1;
-	if (spec->console || spec->debug) {
-		bool use_in = spec->console && spec->interactive;
-		s->console = console_new(s->loop, use_in ? s->hooks.in : -1,
-					 spec->console ? s->hooks.out : s->hooks.err, !spec->console,
-					 &con_out, &con_in, err);
-		if (!s->console)
-			return -1;
-	}
-	c.fd[CONTROL_FD_VSOCK] = vsock;
-	/* No listener for further control clients: with one, the monitor outlives us, and nothing asks for
-	 * that yet. */
-	c.fd[CONTROL_FD_CONSOLE] = con_out;
-	c.fd[CONTROL_FD_CONSOLE_IN] = con_in;
-	return monitor_boot(&s->mon, &c, err);
+	running(ctx);
 }
 
-static int open_session(struct sandbox *s, const struct sandbox_plan *p, struct cai_error *err)
+static void on_booted(void *ctx)
 {
-	const struct sandbox_spec *spec = p->spec;
-	s->setup = (struct agent_setup){
-	    .hostname = s->dir.name,
-	    .root_dev = (char *)"/dev/vda",
-	    .root_fstype = (char *)p->root.fstype,
-	    .root_mode = AGENT_ROOT_OVERLAY_TMPFS,
+	struct sandbox *s = ctx;
+	if (s->spec->console)
+		running(s);
+}
+
+static void on_gone(void *ctx)
+{
+	conclude_if_ready(ctx);
+}
+
+static void on_output(void *ctx, int fd, const void *p, size_t n)
+{
+	struct sandbox *s = ctx;
+	logfile_write(s->log, fd, p, n);
+}
+
+static int make_network(struct sandbox *s, struct cai_error *err)
+{
+	const struct sandbox_spec *sp = s->spec;
+	struct net_request r = {
+		.root_fd = s->plan->store.root_fd,
+		.id = s->dir->id,
+		.name = sp->name,
+		.hostname = sp->hostname ? sp->hostname : sp->name,
+		.mode = !sp->network ? NET_PRIVATE : !strcmp(sp->network, "none") ? NET_NONE : NET_NAMED,
+		.network = sp->network,
+		.dns = (const char *const *)sp->dns,
+		.add_host = (const char *const *)sp->add_host,
+		.microvm = sp->engine == ENGINE_MICROVM,
+		.queues = sp->cpus < NET_MAX_QUEUES ? sp->cpus : NET_MAX_QUEUES,
+		.libexec = s->plan->libexec,
 	};
+	struct net_publish *pub = NULL;
+	size_t n = 0;
+	int rc = 0;
+	if (sp->console)
+		r.mode = NET_NONE; /* nobody in there would be told its addresses */
+	for (char *const *t = sp->publish; t && *t && rc == 0; t++)
+		rc = net_publish_parse(*t, &pub, &n, err);
+	if (rc == 0 && sp->mac) {
+		r.have_mac = true;
+		rc = net_mac_parse(sp->mac, r.mac, err);
+	}
+	r.publish = pub;
+	r.n_publish = n;
+	if (rc == 0 && n && r.mode == NET_NONE)
+		rc = cai_fail(err, EINVAL, "-p has no meaning with --network none");
+	if (rc == 0)
+		rc = net_setup(&r, &s->net, err);
+	free(pub);
+	return rc;
+}
+
+/* What `inspect` and `port` show. */
+static json_t *describe_network(const struct sandbox *s)
+{
+	const struct net *n = &s->net;
+	char mac[18], text[128];
+	json_t *addrs = json_array(), *ports = json_array();
+	for (unsigned i = 0; i < n->n_addrs; i++)
+		json_array_append_new(addrs, json_string(n->addr[i]));
+	for (size_t i = 0; i < n->n_publish; i++) {
+		net_publish_format(&n->publish[i], text, sizeof(text));
+		json_array_append_new(ports, json_string(text));
+	}
+	snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", n->mac[0], n->mac[1], n->mac[2], n->mac[3], n->mac[4], n->mac[5]);
+	return json_pack("{s:s,s:o,s:s,s:s,s:s,s:o}", "network", s->spec->network ? s->spec->network : "private", "addresses", addrs, "gateway4",
+			 n->gateway4, "gateway6", n->gateway6, "mac", n->kind == NET_KIND_NONE ? "" : mac, "ports", ports);
+}
+
+static void setup_iface(struct sandbox *s)
+{
+	struct net *n = &s->net;
+	s->setup.resolv_conf = n->resolv_conf;
+	s->setup.hosts = n->hosts;
+	if (n->kind != NET_KIND_TAP && n->kind != NET_KIND_STREAM)
+		return;
+	struct agent_iface *i = &s->setup.iface[s->setup.n_ifaces++];
+	memcpy(i->mac, n->mac, 6);
+	i->mtu = n->mtu;
+	for (unsigned k = 0; k < n->n_addrs; k++)
+		i->addr[i->n_addrs++] = n->addr[k];
+	i->gateway4 = n->gateway4;
+	i->gateway6 = n->gateway6;
+}
+
+static int open_session(struct sandbox *s, struct cai_error *err)
+{
+	const struct sandbox_spec *spec = s->spec;
+	s->setup.hostname = (char *)(spec->hostname ? spec->hostname : spec->name ? spec->name : s->dir->id);
+	if (spec->read_only)
+		s->setup.flags |= AGENT_SETUP_READONLY_ROOT;
+	if (spec->engine == ENGINE_MICROVM)
+		engine_microvm_setup(s->engine, &s->setup);
+	setup_iface(s);
 	s->start = (struct agent_start){
 	    .flags = (spec->tty ? AGENT_START_TTY : 0) | (spec->interactive ? AGENT_START_STDIN : 0),
 	    .rows = s->hooks.rows,
@@ -313,13 +333,18 @@ static int open_session(struct sandbox *s, const struct sandbox_plan *p, struct 
 	    .cwd = (char *)(spec->cwd ? spec->cwd : ""),
 	    .user = (char *)(spec->user ? spec->user : ""),
 	};
+	int fd = sandbox_dir_connect(s->dir, "agent.sock", SOCK_STREAM, err);
+	if (fd < 0)
+		return -1;
 	struct session_config c = {
-	    .stream = steal_fd(&s->stream),
+	    .stream = fd,
+	    .connect_line = s->ops->connect_line,
 	    .in = spec->interactive ? s->hooks.in : -1,
 	    .out = s->hooks.out,
 	    .err = s->hooks.err,
 	    .setup = &s->setup,
 	    .start = &s->start,
+	    .output = on_output,
 	    .started = on_started,
 	    .ended = on_session_end,
 	    .ctx = s,
@@ -331,61 +356,179 @@ static int open_session(struct sandbox *s, const struct sandbox_plan *p, struct 
 	return 0;
 }
 
-/* For those who look: `caisson ps` to come, and people. Nothing of Caisson trusts it. */
-static int write_record(struct sandbox *s, const struct sandbox_plan *p, struct cai_error *err)
+static void release(struct sandbox *s)
 {
-	const struct sandbox_spec *spec = p->spec;
-	json_t *argv = json_array();
-	for (char *const *a = spec->argv; a && *a; a++) {
-		json_t *v = json_string(*a); /* NULL for what is not UTF-8 */
-		json_array_append_new(argv, v ? v : json_string("?"));
-	}
-	json_t *o = json_pack("{s:i,s:s,s:i,s:i,s:I,s:s,s:s,s:s,s:i,s:I,s:o}", "version", 1, "name",
-			      s->dir.name, "pid", (int)getpid(), "monitor_pid", (int)s->mon.pid, "created_ns",
-			      (json_int_t)clock_real_ns(), "engine", "microvm", "accel",
-			      p->accel.kvm ? "kvm" : "soft", "boundary", boundary_name(p->accel.boundary),
-			      "cpus", (int)spec->cpus, "memory", (json_int_t)spec->memory, "command", argv);
-	char *text = o ? json_dumps(o, JSON_INDENT(2)) : NULL;
+	session_free(s->session);
+	session_free(s->poweroff);
+	if (s->engine)
+		s->ops->free(s->engine);
+	net_teardown(&s->net);
+	logfile_close(s->log);
+	loop_del(s->timer);
+	loop_del(s->stop_timer);
+	s->session = s->poweroff = NULL;
+	s->engine = NULL;
+	s->log = NULL;
+	s->timer = s->stop_timer = NULL;
+}
+
+int sandbox_create(const struct sandbox_plan *p, struct sandbox_dir *d, struct sandbox_state *st, struct cai_error *err)
+{
+	if (store_create((struct store *)&p->store, p->spec->name, d, err) < 0)
+		return -1;
+	sandbox_state_init(st);
+	json_t *o = sandbox_spec_to_json(p->spec);
+	int r = sandbox_state_write(d, st, false, err);
+	if (r == 0) /* last: it is what makes the sandbox exist */
+		r = sandbox_dir_write(d, "config.json", o, !p->spec->remove, err);
 	json_decref(o);
-	int r = text ? sandbox_dir_write(&s->dir, "sandbox.json", text, err)
-		     : cai_fail(err, ENOMEM, "out of memory");
-	free(text);
+	if (r < 0)
+		sandbox_dir_remove(d, p->spec->name);
+	else
+		events_add((struct store *)&p->store, "create", d, p->spec, NULL);
 	return r;
 }
 
-struct sandbox *sandbox_start(struct loop *l, const struct sandbox_plan *p, const struct sandbox_hooks *h,
-			      struct cai_error *err)
+static int begin(struct sandbox *s, struct cai_error *err)
+{
+	struct engine_hooks h = {.booted = on_booted, .gone = on_gone, .ctx = s, .in = s->hooks.in, .out = s->hooks.out, .err = s->hooks.err};
+	if (!(s->timer = loop_add_timer(s->loop, on_timer, s, err)) || !(s->log = logfile_open(s->dir, err)) || make_network(s, err) < 0)
+		return -1;
+	s->engine = s->ops->start(s->loop, s->plan, s->dir, &s->net, &h, err);
+	net_release_fds(&s->net);
+	if (!s->engine || (!s->spec->console && open_session(s, err) < 0))
+		return -1;
+	struct sandbox_state *st = s->state;
+	st->status = STATUS_RUNNING;
+	st->started_ns = (int64_t)clock_real_ns();
+	st->finished_ns = 0;
+	st->exit_code = 0;
+	st->oom = false;
+	st->error[0] = 0;
+	st->runner = getpid();
+	st->engine_pid = s->ops->pid(s->engine);
+	st->kvm = s->plan->accel.kvm;
+	st->boundary = s->plan->boundary;
+	st->starts++;
+	host_boot_id(st->boot_id);
+	json_decref(st->network);
+	st->network = describe_network(s);
+	if (sandbox_state_write(s->dir, st, false, err) < 0)
+		return -1;
+	s->runner = runner_new(s->loop, s, s->dir, err);
+	return s->runner ? 0 : -1;
+}
+
+struct sandbox *sandbox_start(struct loop *l, const struct sandbox_plan *p, struct sandbox_dir *dir, struct sandbox_state *state,
+			      const struct sandbox_hooks *h, struct cai_error *err)
 {
 	struct sandbox *s = calloc(1, sizeof(*s));
 	if (!s) {
 		cai_fail(err, ENOMEM, "out of memory");
 		return NULL;
 	}
-	s->loop = l;
-	s->spec = p->spec;
-	s->hooks = *h;
-	s->stream = -1;
-	sandbox_dir_init(&s->dir);
-	monitor_init(&s->mon);
-	s->w_control = (struct watch){.loop = l, .fd = -1, .fn = on_control, .ctx = s};
-	s->w_log = (struct watch){.loop = l, .fd = -1, .fn = on_log, .ctx = s};
-	s->timer = loop_add_timer(l, on_timer, s, err);
-	if (!s->timer || registry_create((struct registry *)&p->reg, p->spec->name, &s->dir, err) < 0 ||
-	    monitor_start(&s->mon, p->monitor, err) < 0 || configure(s, p, err) < 0 ||
-	    write_record(s, p, err) < 0 || (!p->spec->console && open_session(s, p, err) < 0)) {
-		sandbox_free(s);
+	*s = (struct sandbox){.loop = l, .plan = p, .spec = p->spec, .hooks = *h, .dir = dir, .state = state, .ops = engine_of(p->spec->engine)};
+	net_init(&s->net);
+	if (begin(s, err) < 0) {
+		runner_free(s->runner);
+		release(s);
+		free(s);
 		return NULL;
 	}
-	s->w_control.fd = s->mon.control;
-	s->w_log.fd = s->mon.log;
-	watch_set(&s->w_control, EPOLLIN);
-	watch_set(&s->w_log, EPOLLIN);
+	events_add((struct store *)&p->store, "start", dir, s->spec, NULL);
 	return s;
 }
 
-void sandbox_signal(struct sandbox *s, int signo)
+static void on_stop_timer(void *ctx)
 {
+	struct sandbox *s = ctx;
+	if (s->killing || !sandbox_running(s)) {
+		conclude(s, 137, "");
+		return;
+	}
+	s->killing = true;
+	session_signal(s->session, SIGKILL);
+	loop_timer_set(s->stop_timer, clock_mono_ns() + KILL_NS);
+}
+
+static bool arm_stop(struct sandbox *s, uint64_t ns)
+{
+	struct cai_error e;
+	if (!s->stop_timer)
+		s->stop_timer = loop_add_timer(s->loop, on_stop_timer, s, &e);
+	if (!s->stop_timer)
+		return false;
+	loop_timer_set(s->stop_timer, clock_mono_ns() + ns + 1);
+	return true;
+}
+
+int sandbox_signal(struct sandbox *s, int signo, struct cai_error *err)
+{
+	if (s->concluded)
+		return 0;
+	if (signo == SIGKILL) {
+		if (s->state->status == STATUS_PAUSED)
+			sandbox_pause(s, false, NULL);
+		s->killing = true;
+		if (!sandbox_running(s) || s->spec->console || !arm_stop(s, KILL_NS))
+			conclude(s, 137, "");
+		else
+			session_signal(s->session, SIGKILL);
+		return 0;
+	}
+	if (!sandbox_running(s) || !s->session)
+		return cai_fail(err, EAGAIN, "its program does not run yet");
 	session_signal(s->session, signo);
+	return 0;
+}
+
+void sandbox_stop(struct sandbox *s, unsigned seconds)
+{
+	if (s->concluded)
+		return;
+	if (s->state->status == STATUS_PAUSED)
+		sandbox_pause(s, false, NULL);
+	if (!sandbox_running(s) || s->spec->console || !arm_stop(s, seconds * 1000000000ull))
+		conclude(s, 137, "");
+	else
+		session_signal(s->session, s->spec->stop_signal ? s->spec->stop_signal : SIGTERM);
+}
+
+int sandbox_pause(struct sandbox *s, bool paused, struct cai_error *err)
+{
+	enum sandbox_status want = paused ? STATUS_PAUSED : STATUS_RUNNING;
+	if (s->concluded)
+		return cai_fail(err, ESRCH, "the sandbox is ending");
+	if (s->state->status == want)
+		return cai_fail(err, EALREADY, paused ? "the sandbox is paused already" : "the sandbox is not paused");
+	if ((paused ? s->ops->pause : s->ops->resume)(s->engine, err) < 0)
+		return -1;
+	s->state->status = want;
+	write_state(s);
+	events_add((struct store *)&s->plan->store, paused ? "pause" : "unpause", s->dir, s->spec, NULL);
+	return 0;
+}
+
+int sandbox_stats(struct sandbox *s, json_t *into, struct cai_error *err)
+{
+	if (s->ops->stats(s->engine, into, err) < 0)
+		return -1;
+	json_object_set_new(into, "disk_used", json_integer((json_int_t)disk_used(s->dir)));
+	return 0;
+}
+
+int sandbox_update(struct sandbox *s, struct cai_error *err)
+{
+	struct spec_loaded l;
+	json_t *o = sandbox_dir_read(s->dir, "config.json", err);
+	if (!o || sandbox_spec_from_json(o, &l, err) < 0) {
+		json_decref(o);
+		return -1;
+	}
+	json_decref(o);
+	int r = s->ops->update(s->engine, &l.spec, err);
+	spec_loaded_free(&l);
+	return r;
 }
 
 void sandbox_resize(struct sandbox *s, uint16_t rows, uint16_t cols)
@@ -395,12 +538,14 @@ void sandbox_resize(struct sandbox *s, uint16_t rows, uint16_t cols)
 
 bool sandbox_running(const struct sandbox *s)
 {
-	return !s->concluded && (s->spec->console ? s->booted : session_running(s->session));
+	return !s->concluded && s->phase == RUNNING && (s->spec->console || session_running(s->session));
 }
 
 void sandbox_kill(struct sandbox *s, int status, const char *why)
 {
 	conclude(s, status, why);
+	if (s->phase == POWERING_OFF) /* asked again, or not to wait: enough */
+		finished(s);
 }
 
 int sandbox_exit_status(const struct sandbox *s)
@@ -415,14 +560,7 @@ const char *sandbox_why(const struct sandbox *s)
 
 const char *sandbox_console(const struct sandbox *s)
 {
-	bool failed = s->ended.reason == CONTROL_END_PANIC || s->ended.reason == CONTROL_END_TRIPLE_FAULT;
-	/* who watches the console has seen it */
-	return failed && s->ended.console && !s->console ? s->ended.console : "";
-}
-
-const char *sandbox_name(const struct sandbox *s)
-{
-	return s->dir.name;
+	return s->engine ? s->ops->console_tail(s->engine) : "";
 }
 
 const char *sandbox_guest_kernel(const struct sandbox *s)
@@ -430,19 +568,55 @@ const char *sandbox_guest_kernel(const struct sandbox *s)
 	return s->session ? session_guest_kernel(s->session) : NULL;
 }
 
-void sandbox_free(struct sandbox *s)
+const char *sandbox_warning(const struct sandbox *s)
+{
+	return s->net.warning ? s->net.warning : "";
+}
+
+void sandbox_finish(struct sandbox *s)
 {
 	if (!s)
 		return;
-	watch_set(&s->w_control, 0);
-	watch_set(&s->w_log, 0);
-	session_free(s->session);
-	if (s->stream >= 0)
-		close(s->stream);
-	monitor_stop(&s->mon);
-	console_free(s->console);
-	sandbox_dir_remove(&s->dir);
-	loop_del(s->timer);
-	control_ended_free(&s->ended);
+	struct store *st = (struct store *)&s->plan->store;
+	int status = s->status;
+	release(s);
+	s->state->status = STATUS_EXITED;
+	s->state->exit_code = status;
+	s->state->finished_ns = (int64_t)clock_real_ns();
+	s->state->runner = s->state->engine_pid = 0;
+	snprintf(s->state->error, sizeof(s->state->error), "%s", s->why);
+	if (s->state->oom && !s->why[0])
+		snprintf(s->state->error, sizeof(s->state->error), "out of memory");
+	json_decref(s->state->network);
+	s->state->network = NULL;
+	events_add(st, "die", s->dir, s->spec, json_pack("{s:i}", "exit_code", status));
+	if (s->state->oom)
+		events_add(st, "oom", s->dir, s->spec, NULL);
+	if (!s->spec->remove)
+		sandbox_state_write(s->dir, s->state, true, NULL);
+	runner_conclude(s->runner, status);
+	unlinkat(s->dir->dir_fd, "agent.sock", 0);
+	if (s->spec->remove) {
+		/* The name as it is now: it may have been given another. */
+		json_t *o = sandbox_dir_read(s->dir, "config.json", NULL);
+		const char *name = json_string_value(json_object_get(o, "name"));
+		events_add(st, "destroy", s->dir, s->spec, NULL);
+		sandbox_dir_remove(s->dir, name);
+		json_decref(o);
+	}
+	runner_free(s->runner);
 	free(s);
+}
+
+void sandbox_sweep(struct store *st, const struct sandbox_dir *d)
+{
+	struct sandbox_state state;
+	if (sandbox_state_read(d, &state, NULL) == 0) {
+		container_heal(d->id, state.engine_pid, 0, NULL);
+		sandbox_state_free(&state);
+	} else {
+		container_heal(d->id, 0, 0, NULL);
+	}
+	quota_heal(d->id);
+	net_heal(st->root_fd, NULL);
 }

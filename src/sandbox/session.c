@@ -54,7 +54,7 @@ struct session {
 	size_t rx_len, rx_off; /* received, consumed */
 	size_t data_off;       /* how much of the current frame's data was written out */
 	uint32_t window;       /* bytes of STDIN that may still be sent */
-	bool in_eof;
+	bool in_eof, told; /* told: c.output has had the current frame */
 	uint64_t pipe_ns; /* when standard output was found closed */
 };
 
@@ -193,11 +193,25 @@ static void send_setup(struct session *s)
 	agent_put_setup(&s->tx, &m);
 	agent_put_start(&s->tx, s->c.start);
 	explicit_bzero(m.entropy, sizeof(m.entropy));
+	s->state = ST_SETUP;
+}
+
+/* What this session is for, said as soon as the agent has spoken. */
+static void send_request(struct session *s)
+{
+	if (s->c.setup) {
+		send_setup(s);
+	} else if (s->c.start) {
+		agent_put_start(&s->tx, s->c.start);
+		s->state = ST_START;
+	} else {
+		agent_put_frame(&s->tx, AGENT_POWEROFF, NULL, 0);
+		s->state = ST_START;
+	}
 	if (s->tx.failed) {
 		lost(s, "the command line or environment is too large for a sandbox");
 		return;
 	}
-	s->state = ST_SETUP;
 	flush(s);
 }
 
@@ -217,7 +231,7 @@ static void on_hello(struct session *s, const uint8_t *body, size_t len)
 	} else {
 		s->kernel = steal_ptr(&m.kernel);
 		log_debug("the agent answers: %s", s->kernel);
-		send_setup(s);
+		send_request(s);
 	}
 	agent_hello_free(&m);
 }
@@ -267,10 +281,13 @@ static bool handle(struct session *s, uint16_t type, const uint8_t *body, size_t
 		}
 		break;
 	case ST_RUN:
-		if (type == AGENT_STDOUT)
-			return write_output(s, &s->o_out, &s->out, body, len);
-		if (type == AGENT_STDERR)
-			return write_output(s, &s->o_err, &s->err, body, len);
+		if (type == AGENT_STDOUT || type == AGENT_STDERR) {
+			if (s->c.output && !s->told)
+				s->c.output(s->c.ctx, type == AGENT_STDOUT ? 1 : 2, body, len);
+			s->told = true;
+			return type == AGENT_STDOUT ? write_output(s, &s->o_out, &s->out, body, len)
+						    : write_output(s, &s->o_err, &s->err, body, len);
+		}
 		if (type == AGENT_STDIN_CREDIT) {
 			uint32_t n;
 			if (agent_get_u32(body, len, &n, &e) == 0 && n <= AGENT_STDIN_WINDOW - s->window) {
@@ -284,6 +301,7 @@ static bool handle(struct session *s, uint16_t type, const uint8_t *body, size_t
 			if (agent_get_exit(body, len, &x, &e) == 0) {
 				s->result.status = x.status;
 				s->result.signal = x.signal;
+				s->result.oom = x.flags & AGENT_EXIT_OOM;
 				end(s, SESSION_EXITED);
 				return false;
 			}
@@ -330,8 +348,10 @@ static void parse(struct session *s)
 			break;
 		if (!handle(s, h.type, f + AGENT_HEADER_SIZE, h.len))
 			break;
-		if (s->data_off == 0)
+		if (s->data_off == 0) {
 			s->rx_off += AGENT_HEADER_SIZE + h.len;
+			s->told = false;
+		}
 	}
 	if (s->rx_off && !blocked_out(s)) {
 		memmove(s->rx, s->rx + s->rx_off, s->rx_len - s->rx_off);
@@ -387,9 +407,13 @@ struct session *session_new(struct loop *l, const struct session_config *c, stru
 	s->err = (struct watch){.loop = l, .fd = c->err, .fn = on_outlet, .ctx = s};
 	outlet_init(&s->o_out, c->out);
 	outlet_init(&s->o_err, c->err);
-	char line[32];
-	buf_put_bytes(&s->tx, line, (size_t)snprintf(line, sizeof(line), "CONNECT %u\n", AGENT_PORT));
-	flush(s);
+	if (c->connect_line) {
+		char line[32];
+		buf_put_bytes(&s->tx, line, (size_t)snprintf(line, sizeof(line), "CONNECT %u\n", AGENT_PORT));
+		flush(s);
+	} else {
+		s->state = ST_HELLO;
+	}
 	update(s);
 	return s;
 }

@@ -23,11 +23,14 @@ enum session_end {
 };
 
 struct session_config {
-	int stream;	  /* connected vsock Unix socket, non-blocking; owned by the session from now on */
+	int stream;	  /* connected agent.sock, non-blocking; owned by the session from now on */
+	bool connect_line; /* it is a monitor's, which is told the port first */
 	int in, out, err; /* in -1: no standard input */
 	const struct agent_setup *setup; /* borrowed until the session has ended; the clock and entropy are
-					    filled in when it is sent */
-	const struct agent_start *start; /* borrowed until the session has ended */
+					    filled in when it is sent; NULL: the machine is set up already */
+	const struct agent_start *start; /* borrowed until the session has ended; NULL: POWEROFF instead */
+	void (*output)(void *ctx, int fd, const void *p, size_t n); /* all that the program writes (fd 1 or 2), once;
+								       or NULL */
 	void (*started)(void *ctx);	 /* the process runs */
 	void (*ended)(void *ctx);	 /* called once; session_result tells how */
 	void *ctx;
@@ -36,6 +39,7 @@ struct session_config {
 struct session_result {
 	enum session_end end; /* 0: not ended */
 	uint32_t status, signal, error_code;
+	bool oom;	 /* something in the guest was killed for memory */
 	int lost_output; /* errno when standard output failed other than by a closed reader */
 	char text[480];
 };

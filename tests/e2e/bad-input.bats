@@ -82,8 +82,8 @@ print(text[:text.rindex(" (")])'
 	refused 125 "1 to 32" --cpus 0 -- true
 	refused 125 "1 to 32" --cpus 33 -- true
 	refused 125 "1 to 32" --cpus -1 -- true
-	refused 125 "whole number" --cpus many -- true
-	refused 125 "whole number" --cpus 1.5 -- true
+	refused 125 "needs a number" --cpus many -- true
+	refused 125 "needs a number" --cpus 1x -- true
 }
 
 @test "an accelerator or boundary that does not exist" {
@@ -123,12 +123,18 @@ print(text[:text.rindex(" (")])'
 	refused 125 "needs a value" --cpus
 }
 
-@test "images, volumes and networks say that they come later" {
-	refused 125 "images come later" debian:12
-	refused 125 "images come later" -i --rm debian:12 sh
-	refused 125 "-v is not there yet" -v /a:/b -- true
-	refused 125 "not there yet" -p 80:80 -- true
-	refused 125 "not there yet" -d -- true
+@test "what contradicts itself or names nothing" {
+	refused 125 "HOST:GUEST" -v /a -- true
+	refused 125 "absolute path" -v a:b -- true
+	refused 125 "shares this host's network" --network host -- true
+	refused 125 "microvm or container" --engine vm -- true
+	refused 125 "--trust trusted" --engine container -- true
+	refused 125 "--trust trusted" --engine container --trust hostile -- true
+	refused 125 "boundary is 'namespace'" --engine container --trust trusted --boundary software -- true
+	refused 125 "no kernel of its own" --engine container --trust trusted --kernel /boot/x -- true
+	refused 125 "no accelerator" --engine container --trust trusted --accel kvm -- true
+	refused 125 "no signal" --stop-signal NONE -- true
+	refused 125 "64M to 16T" --disk 1M -- true
 }
 
 @test "nothing to run" { refused 125 "nothing to run"; }
@@ -195,11 +201,11 @@ print(text[:text.rindex(" (")])'
 	CAISSON_LIBEXEC=/no/such/dir refused 125 "caisson-vmm" -- true
 }
 
-@test "a runtime directory that is a link or a file" {
+@test "a root directory that is a link or a file" {
 	ln -s /tmp "$BATS_TEST_TMPDIR/link"
-	CAISSON_ROOT=$BATS_TEST_TMPDIR/link refused 125 "runtime directory" -- true
+	CAISSON_ROOT=$BATS_TEST_TMPDIR/link refused 125 "root directory" -- true
 	: >"$BATS_TEST_TMPDIR/file"
-	CAISSON_ROOT=$BATS_TEST_TMPDIR/file refused 125 "runtime directory" -- true
+	CAISSON_ROOT=$BATS_TEST_TMPDIR/file refused 125 "root directory" -- true
 }
 
 @test "unknown commands" {

@@ -72,7 +72,7 @@ json() { python3 -c 'import json, sys; d = json.load(sys.stdin); print(eval(sys.
 		echo "{\"kvm\":\"$1\",\"boundary\":\"$2\",\"reason\":\"as told\",\"mips\":1,\"ns\":5}" >"$CAISSON_LIBEXEC/probe.json"
 		touch "$CAISSON_LIBEXEC/caisson-vmm"
 	}
-	accel() { sandbox "$@" --name probe-test -- cat "$CAISSON_ROOT/sandboxes/probe-test/sandbox.json" | json 'd["accel"] + " " + d["boundary"]'; }
+	accel() { sandbox "$@" -e CAISSON_ROOT --name probe-test -- "$CAISSON" inspect probe-test | json 'd[0]["accelerator"] + " " + d[0]["boundary"]'; }
 	verdict unusable hypervisor
 	[ "$(accel)" = "soft software" ]
 	run sandbox --boundary hypervisor -- true

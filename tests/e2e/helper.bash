@@ -8,7 +8,7 @@
 : "${CAISSON:?the program to test}" "${E2E_MONITOR:?the monitor to test with}"
 E2E_ENGINE=${E2E_ENGINE:-real}
 
-# Every file of tests has its own runtime directory, caches and copy of the monitor, so that files can run side by side and what one
+# Every file of tests has its own root directory, caches and copy of the monitor, so that files can run side by side and what one
 # leaves behind can be told from what others do.
 e2e_setup_file() {
 	export CAISSON_ROOT=$BATS_FILE_TMPDIR/run CAISSON_LIBEXEC=$BATS_FILE_TMPDIR/lib

@@ -86,8 +86,8 @@ READY = "echo re''ady"
 def monitor_pid():
     root = os.environ["CAISSON_ROOT"] + "/sandboxes"
     for name in os.listdir(root):
-        with open(f"{root}/{name}/sandbox.json") as f:
-            return json.load(f)["monitor_pid"]
+        with open(f"{root}/{name}/state.json") as f:
+            return json.load(f)["engine_pid"]
 
 
 def shell(*flags, **kw):

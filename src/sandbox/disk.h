@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The writable layer of a microVM: a sparse file upper.ext4 in the sandbox's directory. It is cloned from a file system of its size
+ * that was formatted once (ROOT/disks), by reflink where the host's file system has it, else by copying the few blocks that are not
+ * holes; so that no start of a sandbox pays for mkfs.
+ */
+#ifndef SANDBOX_DISK_H
+#define SANDBOX_DISK_H
+
+#include <stdint.h>
+
+#include "sandbox/store.h"
+
+/* Opens the sandbox's disk for reading and writing, making it when there is none yet. bytes: its size then. -1 with *err. */
+int disk_open(struct store *s, struct sandbox_dir *d, uint64_t bytes, struct cai_error *err);
+/* Allocated bytes of the sandbox's writable layer, either engine's. */
+uint64_t disk_used(const struct sandbox_dir *d);
+
+#endif
