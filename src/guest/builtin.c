@@ -8,14 +8,20 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/file.h"
 #include "base/util.h"
 #include "guest/json.h"
+#include "guest/procs.h"
+#include "guest/tar.h"
+#include "proto/text.h"
 
 static int print(struct buf *b, struct cai_error *err)
 {
@@ -52,12 +58,69 @@ static int run_stat(char *const *argv, struct cai_error *err)
 	return print(&b, err);
 }
 
+static int run_tar_out(char *const *argv, struct cai_error *err)
+{
+	return tar_out(argv[1], STDOUT_FILENO, err);
+}
+
+static ssize_t read_stdin(void *ctx, void *p, size_t n)
+{
+	return read(STDIN_FILENO, p, n);
+}
+
+/* "UID:GID" */
+static bool parse_owner(const char *s, struct tar_in_options *o)
+{
+	char *end;
+	unsigned long uid = strtoul(s, &end, 10);
+	if (*s < '0' || *s > '9' || *end != ':' || uid >= UINT32_MAX)
+		return false;
+	s = end + 1;
+	unsigned long gid = strtoul(s, &end, 10);
+	o->set_owner = true;
+	o->uid = (uint32_t)uid;
+	o->gid = (uint32_t)gid;
+	return *s >= '0' && *s <= '9' && !*end && gid < UINT32_MAX;
+}
+
+static int run_tar_in(char *const *argv, struct cai_error *err)
+{
+	struct tar_in_options o = {0};
+	for (int i = 2; argv[i]; i++)
+		if (strncmp(argv[i], "--owner=", 8) != 0 || !parse_owner(argv[i] + 8, &o))
+			return cai_fail(err, EINVAL, "unknown option %.64s", argv[i]);
+	cleanup_close int dir = open(argv[1], O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return cai_fail_errno(err, errno, "%.300s", argv[1]);
+	return tar_in(dir, read_stdin, NULL, &o, err);
+}
+
+static int print_json(int (*fill)(struct buf *json, struct cai_error *err), struct cai_error *err)
+{
+	struct buf b = {0};
+	if (fill(&b, err) == 0)
+		return print(&b, err);
+	buf_free(&b);
+	return -1;
+}
+
+static int run_ps(char *const *argv, struct cai_error *err)
+{
+	return print_json(procs_list, err);
+}
+
+static int run_stats(char *const *argv, struct cai_error *err)
+{
+	return print_json(procs_stats, err);
+}
+
 static const struct builtin {
 	const char *name;
 	int min, max; /* words behind the name */
 	int (*run)(char *const *argv, struct cai_error *err);
 } builtins[] = {
-	{"stat", 1, 1, run_stat},
+	{"stat", 1, 1, run_stat},       {"tar-out", 1, 1, run_tar_out}, {"tar-in", 1, 8, run_tar_in},
+	{"ps", 0, 0, run_ps},           {"stats", 0, 0, run_stats},
 };
 
 static const struct builtin *find(const char *name)
@@ -86,6 +149,7 @@ int builtin_run(char *const *argv)
 		return 2;
 	}
 	if (f->run(argv, &err) < 0) {
+		proto_make_printable(err.text, false); /* it may hold names of files */
 		dprintf(STDERR_FILENO, "%s\n", err.text);
 		return 1;
 	}

@@ -15,6 +15,7 @@
 
 #include "guest/kernel_abi.h"
 #include "guest/machine.h"
+#include "guest/procs.h"
 
 static int socket_option(int fd, int name)
 {
@@ -51,6 +52,6 @@ void container_poweroff(void *ctx)
 uint64_t container_oom_kills(void *ctx)
 {
 	/* The container's own cgroup, as its cgroup namespace shows it: version 2, then version 1. /proc/vmstat is the host's. */
-	uint64_t n = machine_counter("/sys/fs/cgroup/memory.events", "oom_kill");
-	return n ? n : machine_counter("/sys/fs/cgroup/memory/memory.oom_control", "oom_kill");
+	uint64_t n = procs_counter("/sys/fs/cgroup/memory.events", "oom_kill");
+	return n ? n : procs_counter("/sys/fs/cgroup/memory/memory.oom_control", "oom_kill");
 }

@@ -11,7 +11,6 @@
 #include <net/if.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -23,11 +22,11 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/file.h"
 #include "guest/etc.h"
 #include "guest/kernel_abi.h"
 #include "guest/mounts.h"
 #include "guest/netif.h"
+#include "guest/procs.h"
 #include "guest/rootfs.h"
 
 #define TERM_GRACE_MS 500
@@ -160,24 +159,9 @@ void machine_end_processes(void)
 	}
 }
 
-uint64_t machine_counter(const char *path, const char *name)
-{
-	char text[16384];
-	size_t n = strlen(name);
-	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t got = fd >= 0 ? file_read_full(fd, text, sizeof(text) - 1) : -1;
-	if (got <= 0)
-		return 0;
-	text[got] = 0;
-	for (char *p = text; p; p = strchr(p, '\n') ? strchr(p, '\n') + 1 : NULL)
-		if (!strncmp(p, name, n) && p[n] == ' ')
-			return strtoull(p + n, NULL, 10);
-	return 0;
-}
-
 uint64_t machine_oom_kills(void *ctx)
 {
-	return machine_counter("/proc/vmstat", "oom_kill");
+	return procs_counter("/proc/vmstat", "oom_kill");
 }
 
 void machine_poweroff(void *ctx)

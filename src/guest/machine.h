@@ -29,8 +29,6 @@ uint64_t machine_oom_kills(void *ctx);
 
 /* Ends every other process of this PID 1's namespace: SIGTERM, SIGKILL to what is left half a second later; and reaps them. */
 void machine_end_processes(void);
-/* The number behind "name " at the start of a line of the file, or 0. */
-uint64_t machine_counter(const char *path, const char *name);
 
 /* Vsock: a listening socket on AGENT_PORT, or -1; and the announcement to the monitor. */
 int machine_listen(struct cai_error *err);

@@ -171,3 +171,15 @@ int users_lookup(const char *spec, struct guest_user *u, struct cai_error *err)
 	cleanup_free char *group = slurp("/etc/group");
 	return users_resolve(spec, passwd, group, u, err);
 }
+
+char *users_passwd(void)
+{
+	return slurp("/etc/passwd");
+}
+
+bool users_name(const char *passwd, uid_t uid, char *name, size_t size)
+{
+	struct guest_user u;
+	char found[256];
+	return find_user(passwd, NULL, uid, &u, found) && snprintf(name, size, "%s", found) < (int)size;
+}

@@ -6,6 +6,8 @@
 #ifndef GUEST_USERS_H
 #define GUEST_USERS_H
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <sys/types.h>
 
 #include "base/error.h"
@@ -29,5 +31,9 @@ int users_resolve(const char *spec, const char *passwd, const char *group, struc
 
 /* The same with the files below the current root directory. */
 int users_lookup(const char *spec, struct guest_user *u, struct cai_error *err);
+
+/* For turning numbers into names: the text of /etc/passwd, owned by the caller, NULL without one; and a uid's name in it. */
+char *users_passwd(void);
+bool users_name(const char *passwd, uid_t uid, char *name, size_t size);
 
 #endif

@@ -5,15 +5,18 @@ and a power-off that leaves the writable layer's disk clean.
 
 usage: machine_test.py KERNEL INITRAMFS CMDLINE VMM-RUN VMM BUSYBOX-EROFS
 """
+import io
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from agent_client import (BIND, BUILTIN, OVERLAY_DISK, OVERLAY_TMPFS, READONLY, TMPFS, VIRTIOFS, AgentError, Session, wait_for)
+from agent_client import (BIND, BUILTIN, DETACH, OVERLAY_DISK, OVERLAY_TMPFS, READONLY, TMPFS, VIRTIOFS, AgentError, Session, wait_for)
 
 kernel, initramfs, cmdline, vmm_run, vmm, busybox = sys.argv[1:7]
 READONLY_ROOT = 1
@@ -129,6 +132,68 @@ def out_of_memory(directory):
     guest.off()
 
 
+def functions_of_the_agent(directory):
+    guest = Guest(directory, [busybox + ":ro"])
+    Session(guest.vsock).setup(root_dev="/dev/vda", mode=OVERLAY_TMPFS)
+
+    def builtin(*argv, stdin=None):
+        return Session(guest.vsock).run(list(argv), BUILTIN, stdin=stdin)
+
+    # A tree in, and the same out.
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        def add(name, kind, data=b"", **fields):
+            info = tarfile.TarInfo(name)
+            info.type, info.size, info.mtime = kind, len(data), 1234567890
+            for key, value in fields.items():
+                setattr(info, key, value)
+            tar.addfile(info, io.BytesIO(data))
+        big = os.urandom(3 << 20)
+        add("tree", tarfile.DIRTYPE, mode=0o710, uid=3, gid=4)
+        add("tree/" + "long" * 60, tarfile.REGTYPE, b"x" * 1000, mode=0o4755, uid=5000000, gid=7)
+        add("tree/big", tarfile.REGTYPE, big, mode=0o600)
+        add("tree/hard", tarfile.LNKTYPE, linkname="tree/big", mode=0o600)
+        add("tree/soft", tarfile.SYMTYPE, linkname="../../nowhere")
+        add("tree/null", tarfile.CHRTYPE, devmajor=1, devminor=3, mode=0o666)
+        add("tree/pipe", tarfile.FIFOTYPE, mode=0o622)
+    out, err, status, _, _ = builtin("tar-in", "/srv", stdin=archive.getvalue())
+    assert (out, err, status) == (b"", b"", 0), (out, err, status)
+    out, err, status, _, _ = builtin("tar-out", "/srv/tree")
+    assert (err, status) == (b"", 0), (err, status)
+    with tarfile.open(fileobj=io.BytesIO(archive.getvalue())) as a, tarfile.open(fileobj=io.BytesIO(out)) as b:
+        want, got = ({m.name: (m.type, m.mode, m.uid, m.gid, m.size, m.mtime, m.linkname, m.devmajor, m.devminor) for m in t} for t in (a, b))
+        # Which of two names is the file and which the link is the directory's order.
+        first, second = ("tree/big", "tree/hard") if got["tree/big"][0] == tarfile.REGTYPE else ("tree/hard", "tree/big")
+        assert b.extractfile(first).read() == big and got[second][6] == first
+        for name in want:
+            if name not in (first, second) and want[name][0] != tarfile.SYMTYPE:
+                assert got[name] == want[name], (name, got[name], want[name])
+        assert set(want) == set(got) and got["tree/soft"][6] == "../../nowhere"
+    out, err, status, _, _ = builtin("tar-in", "/srv", stdin=b"no archive" * 200)
+    assert status == 1 and err.count(b"\n") == 1 and b"damaged" in err, err
+    # All of the root, without what the kernel shows in it.
+    out, err, status, _, _ = builtin("tar-out", "/")
+    assert status == 0, err
+    with tarfile.open(fileobj=io.BytesIO(out)) as tar:
+        names = tar.getnames()
+        assert "./bin/busybox" in names and "./proc" in names and "./dev" in names, names[:50]
+        assert not [n for n in names if n.startswith(("./proc/", "./sys/", "./dev/"))]
+
+    guest.sh("sleep 1000 & exec -a 'odd\"\\\n\xff' sleep 1000 &", env=[])
+    Session(guest.vsock).run(["sleep", "1001"], DETACH, user="1:1")
+    out, err, status, _, _ = builtin("ps")
+    processes = {p["cmd"]: p for p in json.loads(out)}
+    assert status == 0 and processes["sleep 1001"]["uid"] == 1 and processes["sleep 1001"]["state"] == "S", out
+    assert processes["sleep 1000"]["user"] == "root" and processes["sleep 1000"]["rss"] > 4096, out
+    assert not [p for p in processes if p.startswith("[") or "caisson" in p or p == "/init"], out
+    out, err, status, _, _ = builtin("stats")
+    stats = json.loads(out)
+    assert 100e6 < stats["memory"]["total"] < 192 << 20 and stats["memory"]["available"] <= stats["memory"]["total"], out
+    assert stats["cpu"]["online"] == 1 and stats["cpu"]["usage_ns"] > 0 and "lo" in stats["net"] and stats["uptime_ms"] > 0, out
+    assert stats["rootfs"]["used"] + stats["rootfs"]["free"] <= stats["rootfs"]["size"] and stats["memory"]["oom_kills"] == 0, out
+    guest.off()
+
+
 def what_cannot_be_done_is_said(directory):
     blank = directory + "/blank"
     with open(blank, "wb") as f:
@@ -161,7 +226,7 @@ def main():
     for program in ("mkfs.ext4", "e2fsck", "dumpe2fs", "debugfs"):
         if not shutil.which(program):
             skip(f"no {program}")
-    for test in (writable_layer_on_a_disk, mounts_network_and_a_read_only_root, out_of_memory, what_cannot_be_done_is_said):
+    for test in (writable_layer_on_a_disk, mounts_network_and_a_read_only_root, out_of_memory, functions_of_the_agent, what_cannot_be_done_is_said):
         with tempfile.TemporaryDirectory() as directory:
             try:
                 test(directory)
