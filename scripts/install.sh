@@ -18,6 +18,7 @@ put() { # MODE SOURCE TARGET
 
 put 755 "$build/src/cli/caisson" "$dest/bin/caisson"
 put 755 "$build/src/vmm/caisson-vmm" "$dest/libexec/caisson/caisson-vmm"
+put 755 "$build/src/fs/caisson-fs" "$dest/libexec/caisson/caisson-fs"
 put 755 "$build/src/image/caisson-image" "$dest/libexec/caisson/caisson-image"
 put 755 "$build/src/guest/caisson-init" "$dest/libexec/caisson/caisson-init"
 put 644 "$build/kernel/vmlinux" "$dest/share/caisson/vmlinux"

@@ -20,6 +20,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <linux/kvm.h>
 
@@ -328,6 +329,18 @@ static int make_net(struct machine *m, unsigned i, struct cai_error *err)
 	return plug(m, virtio_net_dev(m->net[i]), err);
 }
 
+static int make_fs(struct machine *m, unsigned i, struct cai_error *err)
+{
+	/* As much as the host allows: a large request should not go in pieces. */
+	int bytes = 1 << 20;
+	setsockopt(m->cfg.fs_fd[i], SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+	m->fs[i] = virtio_fs_create(&m->mem, next_line(m), m->dev_loop, m->cfg.fs_fd[i], m->cfg.fs[i].tag, err);
+	if (!m->fs[i])
+		return -1;
+	m->cfg.fs_fd[i] = -1; /* the device's now */
+	return plug(m, virtio_fs_dev(m->fs[i]), err);
+}
+
 /* The order of slots is the guest's order of devices, and stable: what comes later in it never moves what is there. */
 static int make_virtio(struct machine *m, struct cai_error *err)
 {
@@ -349,8 +362,9 @@ static int make_virtio(struct machine *m, struct cai_error *err)
 	for (unsigned i = 0; i < m->cfg.n_nets; i++)
 		if (make_net(m, i, err) < 0)
 			return cai_wrap(err, "network %u", i + 1);
-	if (m->cfg.n_fs)
-		return cai_fail(err, ENOSYS, "this monitor shares no directories yet");
+	for (unsigned i = 0; i < m->cfg.n_fs; i++)
+		if (make_fs(m, i, err) < 0)
+			return cai_wrap(err, "shared directory %u", i + 1);
 	return 0;
 }
 
@@ -424,6 +438,8 @@ void machine_destroy(struct machine *m)
 		virtio_blk_destroy(m->blk[i]);
 	for (unsigned i = 0; i < CONTROL_MAX_NETS; i++)
 		virtio_net_destroy(m->net[i]);
+	for (unsigned i = 0; i < CONTROL_MAX_FS; i++)
+		virtio_fs_destroy(m->fs[i]);
 	hv_destroy(m->vm);
 	loop_del(m->dev_source);
 	loop_free(m->dev_loop);
@@ -472,6 +488,13 @@ static void device_stats(struct machine *m, struct control_status *s)
 		s->net_tx_frames += n.tx_frames;
 		s->net_rx_dropped += n.rx_dropped;
 		s->net_tx_dropped += n.tx_dropped;
+	}
+	for (unsigned i = 0; i < m->cfg.n_fs; i++) {
+		struct virtio_fs_stats f;
+		virtio_fs_get_stats(m->fs[i], &f);
+		s->fs_read_bytes += f.read_bytes;
+		s->fs_written_bytes += f.written_bytes;
+		s->fs_requests += f.requests;
 	}
 }
 

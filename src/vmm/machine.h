@@ -23,6 +23,7 @@
 #include "proto/control.h"
 #include "virtio/balloon.h"
 #include "virtio/blk.h"
+#include "virtio/fs.h"
 #include "virtio/net.h"
 #include "virtio/rng.h"
 #include "virtio/vsock.h"
@@ -69,6 +70,7 @@ struct machine {
 	struct virtio_blk *blk[CONTROL_MAX_DISKS];
 	uint64_t disk_bytes[CONTROL_MAX_DISKS]; /* of regular files; 0 for devices */
 	struct virtio_net *net[CONTROL_MAX_NETS];
+	struct virtio_fs *fs[CONTROL_MAX_FS];
 	struct virtio_dev *slot[LAYOUT_VIRTIO_SLOTS];
 	unsigned n_slots;
 	int irqfd[LAYOUT_VIRTIO_SLOTS];

@@ -26,6 +26,7 @@ MAY_SEE = {
     "boot": ["base", "mem", "x86", "dev"],
     "proto": ["base"],
     "vmm": ["base", "bus", "mem", "x86", "hv", "hv/kvm", "hv/soft", "virtio", "dev", "boot", "proto"],
+    "fs": ["base"],
     "guest": ["base", "proto"],
     "image": ["base", "proto"],
     "cgroup": ["base"],

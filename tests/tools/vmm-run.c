@@ -31,10 +31,11 @@
 
 static const char usage[] =
 	"usage: vmm-run [--accel soft|kvm] [--cpus N] [-m MB] --kernel F [--initrd F] [--disk F[:ro]]... [--append STR]\n"
-	"               [--net tap:NAME[,QUEUES]|stream:PATH[,mtu]]...\n"
+	"               [--net tap:NAME[,QUEUES]|stream:PATH[,mtu]]... [--fs TAG=DIR[:ro]]...\n"
 	"               [--cmdline STR] [--vsock PATH] [--listen PATH] [--code-cache KB] [--stats] [--pause MS] [--mmio] [--timeout S] [-i] [--probe NAME]\n"
 	"               [--vmm PATH]\n"
 	"  --net tap:NAME makes a tap with all offloads, or opens it; --net stream:PATH connects to passt's socket;\n"
+	"  --fs shares a directory, with $CAISSON_FS or the caisson-fs beside this build;\n"
 	"  --mmio names the virtio devices on the command line, for kernels without ACPI (with it they are found by themselves);\n"
 	"  --pause pauses and resumes the guest again and again, MS milliseconds each;\n"
 	"  --append adds to the default command line, --cmdline replaces it; --vsock listens there for \"CONNECT port\";\n"
@@ -142,15 +143,58 @@ static void add_net(struct options *o, char *arg)
 	o->cfg.n_nets++;
 }
 
+/* A program of this build, unless the environment names another. */
+static const char *program(const char *variable, const char *beside)
+{
+	static char path[2][4096];
+	static unsigned turn;
+	char *p = path[turn++ % 2];
+	ssize_t n = readlink("/proc/self/exe", p, sizeof(path[0]) - 64);
+	if (getenv(variable) || n <= 0)
+		return getenv(variable);
+	p[n] = 0;
+	*strrchr(p, '/') = 0;
+	return strcat(strcat(p, "/../../src/"), beside);
+}
+
+static void add_fs(struct options *o, char *arg)
+{
+	int sv[2];
+	unsigned i = o->cfg.n_fs++;
+	char *dir = strchr(arg, '='), *colon = dir ? strrchr(dir, ':') : NULL;
+	bool ro = colon && !strcmp(colon, ":ro");
+	if (!dir || i == CONTROL_MAX_FS)
+		fail("not a shared directory:", arg);
+	*dir++ = 0;
+	if (ro)
+		*colon = 0;
+	strncpy(o->cfg.fs[i].tag, arg, sizeof(o->cfg.fs[i].tag));
+	int fd = open_or_fail(dir, O_RDONLY | O_DIRECTORY);
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
+		fail("cannot make a socket pair", NULL);
+	if (fork() == 0) {
+		/* Out of the way of 3 and 4 first. */
+		int s = fcntl(sv[1], F_DUPFD, 10), d = fcntl(fd, F_DUPFD, 10);
+		dup2(s, 3);
+		dup2(d, 4);
+		execl(program("CAISSON_FS", "fs/caisson-fs"), "caisson-fs", ro ? "--readonly" : NULL, NULL);
+		perror("vmm-run: caisson-fs");
+		_exit(2);
+	}
+	close(sv[1]);
+	close(fd);
+	o->cfg.fs_fd[i] = sv[0];
+}
+
 static void parse(struct options *o, int argc, char **argv)
 {
-	enum { ACCEL = 256, CPUS, KERNEL, INITRD, DISK, APPEND, CMDLINE, VSOCK, LISTEN, CACHE, STATS, TIMEOUT, PROBE, VMM, PAUSE, MMIO, NET };
+	enum { ACCEL = 256, CPUS, KERNEL, INITRD, DISK, APPEND, CMDLINE, VSOCK, LISTEN, CACHE, STATS, TIMEOUT, PROBE, VMM, PAUSE, MMIO, NET, FS };
 	static const struct option longs[] = {
 		{"accel", 1, 0, ACCEL},     {"cpus", 1, 0, CPUS},       {"kernel", 1, 0, KERNEL}, {"initrd", 1, 0, INITRD},
 		{"disk", 1, 0, DISK},       {"append", 1, 0, APPEND},   {"cmdline", 1, 0, CMDLINE}, {"vsock", 1, 0, VSOCK},
 		{"listen", 1, 0, LISTEN},   {"code-cache", 1, 0, CACHE}, {"stats", 0, 0, STATS},   {"timeout", 1, 0, TIMEOUT},
 		{"probe", 1, 0, PROBE},     {"vmm", 1, 0, VMM},         {"pause", 1, 0, PAUSE},     {"mmio", 0, 0, MMIO},
-		{"net", 1, 0, NET},
+		{"net", 1, 0, NET},         {"fs", 1, 0, FS},
 		{0},
 	};
 	struct control_config *c = &o->cfg;
@@ -179,6 +223,7 @@ static void parse(struct options *o, int argc, char **argv)
 		case PAUSE: o->pause_ms = atoi(optarg); break;
 		case MMIO: o->mmio = true; break;
 		case NET: add_net(o, optarg); break;
+		case FS: add_fs(o, optarg); break;
 		case VMM: o->vmm = optarg; break;
 		default: fputs(usage, stderr); exit(2);
 		}
@@ -258,6 +303,9 @@ static void show_status(const struct control_status *s)
 		fprintf(stderr, "vmm-run: net rx %llu frames %llu bytes %llu dropped  tx %llu frames %llu bytes %llu dropped\n",
 			(unsigned long long)s->net_rx_frames, (unsigned long long)s->net_rx_bytes, (unsigned long long)s->net_rx_dropped,
 			(unsigned long long)s->net_tx_frames, (unsigned long long)s->net_tx_bytes, (unsigned long long)s->net_tx_dropped);
+	if (s->fs_requests)
+		fprintf(stderr, "vmm-run: shared directories %llu requests, read %llu bytes, written %llu\n",
+			(unsigned long long)s->fs_requests, (unsigned long long)s->fs_read_bytes, (unsigned long long)s->fs_written_bytes);
 	if (s->disk_reads || s->disk_writes)
 		fprintf(stderr, "vmm-run: disks read %llu bytes in %llu requests, written %llu in %llu\n",
 			(unsigned long long)s->disk_read_bytes, (unsigned long long)s->disk_reads,
@@ -357,14 +405,8 @@ int main(int argc, char **argv)
 	strcpy(o.cfg.cpu_model, "v2");
 	parse(&o, argc, argv);
 
-	char beside[4096];
-	ssize_t n = readlink("/proc/self/exe", beside, sizeof(beside) - 64);
-	if (!o.vmm && n > 0) {
-		beside[n] = 0;
-		*strrchr(beside, '/') = 0;
-		strcat(beside, "/../../src/vmm/caisson-vmm");
-		o.vmm = beside;
-	}
+	if (!o.vmm)
+		o.vmm = program("CAISSON_VMM", "vmm/caisson-vmm");
 	int sv[2];
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) < 0)
 		fail("cannot make a socket pair", NULL);
