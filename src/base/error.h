@@ -14,7 +14,7 @@
 
 struct cai_error {
 	int errnum;     /* errno of the failing call, or 0 where no system call failed */
-	char text[480]; /* one sentence, no newline, no trailing full stop; always NUL-terminated */
+	char text[480]; /* one sentence, no control characters, no trailing full stop; always NUL-terminated */
 };
 
 /* Sets *err to the formatted sentence; errnum is kept but not printed. Returns -1, so `return cai_fail(...)` reads well. */

@@ -27,8 +27,9 @@ json_t *image_build(struct image_store *s, const char *config, size_t n, struct 
 json_t *image_build_bare(struct image_store *s, const struct unpack_layer *layer, int dir,
 			 const struct image_origin *from, struct cai_error *err);
 
-/* PATH: a directory (an OCI layout or a root), or a file (docker save, OCI archive, root tar). name: what to
- * call it, or NULL for the name it has. */
+/* PATH: a directory (an OCI layout, a directory of skopeo's or a root), or a file (docker save, OCI archive,
+ * root tar); "-" is standard input. name: what to call it, or NULL for the names it has; of several images,
+ * it is the name of the one that is meant. */
 json_t *image_import(struct image_store *s, const char *path, const char *name, struct cai_error *err);
 /* debian[:SUITE] with packages (comma-separated, or NULL) through mmdebstrap. */
 json_t *image_bootstrap(struct image_store *s, const char *what, const char *packages, const char *name,

@@ -19,7 +19,8 @@
 #include "image/digest.h"
 
 struct source {
-	int dir; /* an OCI layout, or -1 */
+	int dir;   /* an OCI layout, or -1 */
+	bool flat; /* its blobs are beside the manifest, as skopeo's dir: has them */
 	int spool;
 	struct archive_member *members;
 	int n_members;
@@ -41,6 +42,8 @@ static void source_close(struct source *s)
 /* The blob called name ("blobs/sha256/HEX", "manifest.json"); its descriptor stays the source's. */
 static int source_blob(struct source *s, const char *name, struct blob *out, struct cai_error *err)
 {
+	if (s->flat && !strncmp(name, "blobs/sha256/", 13))
+		name += 13;
 	if (s->dir >= 0) {
 		struct stat st;
 		cleanup_close int fd = openat(s->dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
@@ -122,12 +125,15 @@ static const char *choose_tag(const char *asked, const char *carried, char full[
 	return image_ref_full(&ref, full, 720);
 }
 
-static json_t *import_manifest(struct image_store *st, struct source *s, const struct oci_descriptor *d,
-			       const struct image_origin *from, struct cai_error *err)
+/* file: where the manifest is, or NULL for the blob of its digest. */
+static json_t *import_manifest(struct image_store *st, struct source *s, const char *file,
+			       const struct oci_descriptor *d, const struct image_origin *from,
+			       struct cai_error *err)
 {
 	char name[96];
 	size_t n, cn;
-	cleanup_free char *text = source_text(s, blob_name(d->digest, name), d->digest, &n, err),
+	cleanup_free char *text =
+			      source_text(s, file ? file : blob_name(d->digest, name), d->digest, &n, err),
 			  *config = NULL;
 	cleanup_free struct unpack_layer *layers = calloc(OCI_MAX_LAYERS, sizeof(*layers));
 	cleanup_free struct oci_manifest *m = calloc(1, sizeof(*m));
@@ -185,10 +191,59 @@ static json_t *import_layout(struct image_store *st, struct source *s, const cha
 	/* A layout often carries a tag only. */
 	const char *tag = choose_tag(name, strpbrk(carried, "/:") ? carried : NULL, full, err);
 	struct image_origin from = {.source = path, .manifest = "", .tag = tag && tag[0] ? tag : NULL};
-	return tag ? import_manifest(st, s, &d, &from, err) : NULL;
+	return tag ? import_manifest(st, s, NULL, &d, &from, err) : NULL;
 fail:
 	json_decref(doc);
 	return NULL;
+}
+
+/* A directory as skopeo's dir: and podman save --format docker-dir make it: the manifest, and blobs named by
+ * their digests. */
+static json_t *import_flat(struct image_store *st, struct source *s, const char *path, const char *name,
+			   struct cai_error *err)
+{
+	char full[720];
+	struct oci_descriptor d = {0};
+	size_t n;
+	cleanup_free char *text = source_text(s, "manifest.json", NULL, &n, err);
+	const char *tag = choose_tag(name, NULL, full, err);
+	struct image_origin from = {.source = path, .manifest = "", .tag = tag && tag[0] ? tag : NULL};
+	if (!text || !tag || digest_of(text, n, d.digest) < 0)
+		return NULL;
+	return import_manifest(st, s, "manifest.json", &d, &from, err);
+}
+
+/* Which of an archive's images is meant: the one of that name, or the only one. */
+static const json_t *pick_saved(const json_t *doc, const char *name, struct cai_error *err)
+{
+	struct image_ref want, have;
+	if (json_array_size(doc) == 1)
+		return json_array_get(doc, 0);
+	for (size_t k = 0; name && image_ref_parse(name, &want, NULL) == 0 && k < json_array_size(doc); k++) {
+		const json_t *e = json_array_get(doc, k), *tags = json_object_get(e, "RepoTags");
+		for (size_t j = 0; j < json_array_size(tags); j++) {
+			const char *t = json_string_value(json_array_get(tags, j));
+			if (t && image_ref_parse(t, &have, NULL) == 0 &&
+			    !strcmp(want.registry, have.registry) && !strcmp(want.repo, have.repo) &&
+			    !strcmp(want.tag, have.tag))
+				return e;
+		}
+	}
+	cai_fail(err, EINVAL,
+		 "the archive holds %zu images; name one of them, as 'caisson image import PATH NAME'",
+		 json_array_size(doc));
+	return NULL;
+}
+
+/* The other names that an archive gives its image, as docker load gives them. */
+static void add_names(struct image_store *st, const json_t *tags, const char *id)
+{
+	for (size_t k = 1; id && k < json_array_size(tags) && k < 64; k++) {
+		char full[720];
+		const char *t = choose_tag(NULL, json_string_value(json_array_get(tags, k)), full, NULL);
+		if (t && t[0])
+			image_store_tag(st, t, id, NULL);
+	}
 }
 
 /* docker save's manifest.json: [{"Config": NAME, "RepoTags": [...], "Layers": [NAME...]}]. */
@@ -202,12 +257,9 @@ static json_t *import_saved(struct image_store *st, struct source *s, const char
 	json_t *doc = text && layers ? oci_parse(text, n, "manifest.json", err) : NULL, *result = NULL;
 	if (!doc)
 		return NULL;
-	if (json_array_size(doc) != 1) {
-		cai_fail(err, EINVAL, "the archive holds %zu images; save one at a time",
-			 json_array_size(doc));
+	const json_t *e = pick_saved(doc, name, err), *list = json_object_get(e, "Layers");
+	if (!e)
 		goto out;
-	}
-	const json_t *e = json_array_get(doc, 0), *list = json_object_get(e, "Layers");
 	const char *cname = json_string_value(json_object_get(e, "Config"));
 	size_t n_layers = json_array_size(list);
 	if (!cname || !n_layers || n_layers > OCI_MAX_LAYERS) {
@@ -240,6 +292,9 @@ static json_t *import_saved(struct image_store *st, struct source *s, const char
 	struct image_origin from = {.source = path, .manifest = "", .tag = tag && tag[0] ? tag : NULL};
 	if (tag)
 		result = image_build(st, config, cn, layers, (unsigned)n_layers, &from, err);
+	if (result && !name)
+		add_names(st, json_object_get(e, "RepoTags"),
+			  json_string_value(json_object_get(result, "id")));
 out:
 	json_decref(doc);
 	return result;
@@ -280,6 +335,28 @@ static json_t *import_file(struct image_store *st, int fd, uint64_t size, const 
 	return result;
 }
 
+/* Standard input in a scratch file, since an archive is read twice. */
+static int spool(struct image_store *st, struct cai_error *err)
+{
+	char scratch[64];
+	cleanup_close int fd = image_store_temp(st, scratch, err);
+	cleanup_free char *buf = malloc(1 << 18);
+	if (fd < 0 || !buf)
+		return -1;
+	image_store_temp_drop(st, scratch);
+	for (uint64_t n = 0;;) {
+		ssize_t got = file_read_full(STDIN_FILENO, buf, 1 << 18);
+		if (got < 0 || (got > 0 && file_write_full(fd, buf, (size_t)got) < 0))
+			return cai_fail_errno(err, errno, "cannot copy standard input");
+		if (got == 0)
+			return lseek(fd, 0, SEEK_SET) < 0 ? -1 : steal_fd(&fd);
+		if ((n += (uint64_t)got) > 2 * tree_default_limits.max_bytes)
+			return cai_fail(err, EFBIG,
+					"standard input is larger than %llu MiB, which is the limit",
+					(unsigned long long)(2 * tree_default_limits.max_bytes) >> 20);
+	}
+}
+
 json_t *image_import(struct image_store *st, const char *path, const char *name, struct cai_error *err)
 {
 	struct image_ref ref;
@@ -288,7 +365,10 @@ json_t *image_import(struct image_store *st, const char *path, const char *name,
 	json_t *result = NULL;
 	if (name && image_ref_parse(name, &ref, err) < 0)
 		return NULL;
-	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	cleanup_close int fd =
+	    strcmp(path, "-") ? open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : spool(st, err);
+	if (fd < 0 && !strcmp(path, "-"))
+		return NULL;
 	if (fd < 0 || fstat(fd, &sb) < 0) {
 		cai_fail_errno(err, errno, "cannot open %s", path);
 		return NULL;
@@ -300,6 +380,10 @@ json_t *image_import(struct image_store *st, const char *path, const char *name,
 	} else if (faccessat(fd, "oci-layout", F_OK, 0) == 0) {
 		struct source s = {.dir = steal_fd(&fd), .spool = -1};
 		result = import_layout(st, &s, path, name, err);
+		source_close(&s);
+	} else if (faccessat(fd, "manifest.json", F_OK, 0) == 0 && faccessat(fd, "version", F_OK, 0) == 0) {
+		struct source s = {.dir = steal_fd(&fd), .spool = -1, .flat = true};
+		result = import_flat(st, &s, path, name, err);
 		source_close(&s);
 	} else {
 		const char *tag = choose_tag(name, NULL, full, err);

@@ -113,7 +113,7 @@ static int parse(int argc, char **argv, struct args *a, struct cai_error *err)
 			a->store = argv[++k];
 		else if (!dashes && !strcmp(w, "--packages") && k + 1 < argc)
 			a->packages = argv[++k];
-		else if (!dashes && w[0] == '-')
+		else if (!dashes && w[0] == '-' && w[1])
 			return cai_fail(err, 0, "unknown flag %s", w);
 		else if (a->n < (int)ARRAY_LEN(a->words))
 			a->words[a->n++] = w;

@@ -58,6 +58,13 @@ static bool fits(const json_t *entry)
 	       (!strcmp(member(p, "os"), "linux") && !strcmp(member(p, "architecture"), "amd64"));
 }
 
+/* How well an entry's variant suits any machine: smaller is better. */
+static unsigned variant_rank(const json_t *entry)
+{
+	const char *v = member(json_object_get(entry, "platform"), "variant");
+	return v[0] == 'v' && v[1] >= '2' && v[1] <= '9' && !v[2] ? (unsigned)(v[1] - '1') : 0;
+}
+
 static const char *name_of(const json_t *entry)
 {
 	const json_t *a = json_object_get(entry, "annotations");
@@ -96,10 +103,14 @@ int oci_pick(const json_t *index, const char *want, struct oci_descriptor *out, 
 			found = e;
 		snprintf(names + strlen(names), sizeof(names) - strlen(names), "%s%.60s",
 			 names[0] ? ", " : "", name[0] ? name : "(no name)");
-		/* The same image for variants of the platform: the first is the one meant. */
+		/* The same image for variants of the platform: the one for the plainest machine, of these the
+		 * first. */
 		if (n == 2 && json_is_object(json_object_get(found, "platform")) &&
-		    json_is_object(json_object_get(e, "platform")) && !name[0])
+		    json_is_object(json_object_get(e, "platform")) && !name[0]) {
 			n = 1;
+			if (variant_rank(e) < variant_rank(found))
+				found = e;
+		}
 	}
 	if (!n)
 		return cai_fail(err, ENOENT,

@@ -74,34 +74,64 @@ static void drop_blobs(struct pull *p)
 	}
 }
 
+static int by_digest(const void *a, const void *b)
+{
+	return strcmp(((const struct registry_fetch *)a)->digest, ((const struct registry_fetch *)b)->digest);
+}
+
+static struct registry_fetch *find_blob(struct pull *p, const char *digest)
+{
+	struct registry_fetch key;
+	strcpy(key.digest, digest);
+	return bsearch(&key, p->f, p->n, sizeof(key), by_digest);
+}
+
+/* Lists each blob once, in the order of their digests: that is the order in which all pulls lock them, so
+ * that none waits for one that waits for it. */
+static int list_blobs(struct pull *p, struct cai_error *err)
+{
+	const struct oci_manifest *m = &p->manifest;
+	for (unsigned k = 0; k <= m->n_layers; k++) {
+		const struct oci_descriptor *d = k ? &m->layers[k - 1] : &m->config;
+		struct registry_fetch *f = p->f + p->n;
+		if (d->size > 2 * tree_default_limits.max_bytes)
+			return cai_fail(err, EFBIG, "a layer of %llu MiB is larger than Caisson takes",
+					(unsigned long long)d->size >> 20);
+		for (f = p->f; f < p->f + p->n && strcmp(f->digest, d->digest); f++)
+			;
+		if (f < p->f + p->n && f->size != d->size)
+			return cai_fail(err, EINVAL, "the manifest gives two sizes for %s", d->digest);
+		if (f < p->f + p->n)
+			continue;
+		strcpy(f->digest, d->digest);
+		f->size = d->size;
+		f->fd = -1;
+		p->n++;
+	}
+	qsort(p->f, p->n, sizeof(*p->f), by_digest);
+	return 0;
+}
+
 /* Opens the blob's file, waiting for whoever is writing it. */
-static int open_blob(struct pull *p, const struct oci_descriptor *d, struct cai_error *err)
+static int open_blob(struct pull *p, struct registry_fetch *f, struct cai_error *err)
 {
 	char path[80];
 	struct stat st, named;
-	struct registry_fetch *f = &p->f[p->n];
-	for (unsigned k = 0; k < p->n; k++)
-		if (!strcmp(p->f[k].digest, d->digest))
-			return p->f[k].size == d->size
-				   ? (int)k
-				   : cai_fail(err, EINVAL, "the manifest gives two sizes for %s", d->digest);
-	if (d->size > 2 * tree_default_limits.max_bytes)
-		return cai_fail(err, EFBIG, "a layer of %llu MiB is larger than Caisson takes",
-				(unsigned long long)d->size >> 20);
-	blob_path(d->digest, path);
+	blob_path(f->digest, path);
 	for (;;) {
+		int r = -1;
 		f->fd = openat(p->store->dir, path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-		if (f->fd < 0 || flock(f->fd, LOCK_EX) < 0 || fstat(f->fd, &st) < 0)
+		while (f->fd >= 0 && (r = flock(f->fd, LOCK_EX)) < 0 && errno == EINTR)
+			;
+		if (f->fd < 0 || r < 0 || fstat(f->fd, &st) < 0)
 			return cai_fail_errno(err, errno, "cannot open %s/%s", p->store->path, path);
 		/* The one that was waited for may have made an image of it and removed it. */
 		if (fstatat(p->store->dir, path, &named, 0) == 0 && named.st_ino == st.st_ino)
 			break;
 		close(f->fd);
 	}
-	f->size = d->size;
-	f->have = (uint64_t)st.st_size <= d->size ? (uint64_t)st.st_size : 0;
-	strcpy(f->digest, d->digest);
-	return (int)p->n++;
+	f->have = (uint64_t)st.st_size <= f->size ? (uint64_t)st.st_size : 0;
+	return 0;
 }
 
 /* The manifest for this machine, through at most two indexes. */
@@ -135,14 +165,15 @@ static int get_manifest(struct pull *p, const struct image_ref *ref, struct cai_
 	}
 }
 
-static json_t *build(struct pull *p, const int *index, const struct image_origin *from, struct cai_error *err)
+static json_t *build(struct pull *p, const struct image_origin *from, struct cai_error *err)
 {
 	const struct oci_manifest *m = &p->manifest;
 	cleanup_free struct unpack_layer *layers = calloc(OCI_MAX_LAYERS, sizeof(*layers));
 	cleanup_free char *config = malloc(m->config.size + 1);
 	char got[IMAGE_DIGEST_LEN + 1];
+	const struct registry_fetch *c = find_blob(p, m->config.digest);
 	if (!layers || !config ||
-	    file_pread_full(p->f[0].fd, config, m->config.size, 0) != (ssize_t)m->config.size ||
+	    file_pread_full(c->fd, config, m->config.size, 0) != (ssize_t)m->config.size ||
 	    digest_of(config, m->config.size, got) < 0) {
 		cai_fail(err, EIO, "cannot read the image's configuration");
 		return NULL;
@@ -154,54 +185,64 @@ static json_t *build(struct pull *p, const int *index, const struct image_origin
 		return NULL;
 	}
 	for (unsigned k = 0; k < m->n_layers; k++) {
-		layers[k].blob = (struct blob){.fd = p->f[index[k]].fd, .len = m->layers[k].size};
+		layers[k].blob =
+		    (struct blob){.fd = find_blob(p, m->layers[k].digest)->fd, .len = m->layers[k].size};
 		strcpy(layers[k].digest, m->layers[k].digest);
 	}
 	return image_build(p->store, config, m->config.size, layers, m->n_layers, from, err);
 }
 
+/* The image under its name, if it is here; its id is the configuration's digest, which the manifest gave. */
+static json_t *already_here(struct pull *p, const char *full, struct cai_error *err)
+{
+	char id[IMAGE_DIGEST_LEN + 1];
+	if (image_store_find(p->store, p->manifest.config.digest, id, NULL) < 0 ||
+	    image_store_tag(p->store, full, id, err) < 0)
+		return NULL;
+	return json_pack("{s:s,s:s,s:b,s:i,s:i}", "id", id, "tag", full, "new", 0, "size", 0, "entries", 0);
+}
+
 json_t *image_pull(struct image_store *s, const char *text, bool quiet, struct cai_error *err)
 {
 	struct image_ref ref;
-	char full[720], id[IMAGE_DIGEST_LEN + 1];
+	char full[720];
 	cleanup_free struct pull *p = calloc(1, sizeof(*p));
-	cleanup_free int *index = calloc(OCI_MAX_LAYERS, sizeof(*index));
 	json_t *result = NULL;
-	int ok = p && index ? image_ref_parse(text, &ref, err) : cai_fail(err, ENOMEM, "out of memory");
-	if (ok < 0 || (mkdirat(s->dir, "blobs", 0700) < 0 && errno != EEXIST))
+	int ok = p ? image_ref_parse(text, &ref, err) : cai_fail(err, ENOMEM, "out of memory");
+	if (ok < 0)
 		return NULL;
+	if (mkdirat(s->dir, "blobs", 0700) < 0 && errno != EEXIST) {
+		cai_fail_errno(err, errno, "cannot make %s/blobs", s->path);
+		return NULL;
+	}
 	p->store = s;
 	p->show = !quiet && isatty(STDERR_FILENO);
 	if (!(p->registry = registry_open(&ref, err)) || get_manifest(p, &ref, err) < 0)
 		goto out;
 	image_ref_full(&ref, full, sizeof(full));
 	struct image_origin from = {.source = full, .manifest = p->digest, .tag = full};
-	/* The image may be here under another name. Its id is the configuration's digest, which the manifest
-	 * gave. */
-	if (image_store_find(s, p->manifest.config.digest, id, NULL) == 0) {
-		if (image_store_tag(s, full, id, err) == 0)
-			result = json_pack("{s:s,s:s,s:b,s:i,s:i}", "id", id, "tag", full, "new", 0, "size",
-					   0, "entries", 0);
+	if ((result = already_here(p, full, err)))
 		goto out;
-	}
-	ok = open_blob(p, &p->manifest.config, err) < 0 ? -1 : 0;
-	for (unsigned k = 0; k < p->manifest.n_layers && ok == 0; k++)
-		ok = (index[k] = open_blob(p, &p->manifest.layers[k], err)) < 0 ? -1 : 0;
-	if (ok == 0)
+	ok = list_blobs(p, err);
+	for (unsigned k = 0; k < p->n && ok == 0; k++)
+		ok = open_blob(p, &p->f[k], err);
+	/* Whoever was waited for may have made it. */
+	if (ok == 0 && !(result = already_here(p, full, err)))
 		ok = registry_fetch(p->registry, p->f, p->n, progress, p, err);
 	if (p->show)
 		fprintf(stderr, "\r\033[K");
 	/* Nothing of the network is needed any more, nor its secrets. */
 	registry_close(p->registry);
 	p->registry = NULL;
-	if (ok == 0) {
-		result = build(p, index, &from, err);
+	if (ok == 0 && !result)
+		result = build(p, &from, err);
+	if (ok == 0)
 		drop_blobs(p);
-	}
 out:
 	registry_close(p->registry);
 	for (unsigned k = 0; k < p->n; k++)
-		close(p->f[k].fd);
+		if (p->f[k].fd >= 0)
+			close(p->f[k].fd);
 	if (!result)
 		cai_wrap(err, "cannot pull %s", text);
 	return result;

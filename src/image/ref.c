@@ -126,6 +126,11 @@ int image_ref_parse(const char *text, struct image_ref *out, struct cai_error *e
 				"'%.100s' is no image name; it is made of lower-case letters, digits and "
 				"single '.', '_' or '-' between them",
 				repo);
+	/* What looks like an id must be one. */
+	if (official &&
+	    (!strcmp(repo, "sha256") || (strlen(repo) == 64 && strspn(repo, "0123456789abcdef") == 64)))
+		return cai_fail(err, 0, "'%.100s' cannot be an image's name, since it looks like an id",
+				repo);
 	snprintf(out->repo, sizeof(out->repo), "%s%.200s", official ? "library/" : "", repo);
 	return 0;
 }

@@ -167,9 +167,12 @@ static int put_json(struct image_store *s, const char *name, const char *suffix,
 		    struct cai_error *err)
 {
 	cleanup_free char *path = in_store(s, name, suffix);
-	cleanup_free char *text = json_dumps(o, JSON_INDENT(1) | JSON_SORT_KEYS);
+	cleanup_free char *text = json_dumps(o, JSON_COMPACT | JSON_SORT_KEYS);
 	if (!path || !text)
 		return cai_fail(err, ENOMEM, "out of memory");
+	if (strlen(text) > MAX_META)
+		return cai_fail(err, EFBIG, "the description of the image is larger than %llu MiB",
+				(unsigned long long)(MAX_META >> 20));
 	return file_replace(path, text, strlen(text), 0600, err);
 }
 
@@ -298,7 +301,7 @@ static int find(struct image_store *s, const char *text, char id[IMAGE_DIGEST_LE
 	struct image_ref ref;
 	struct cai_error bad;
 	char full[720];
-	bool named = image_ref_parse(text, &ref, &bad) == 0;
+	bool named = !image_digest_valid(text) && image_ref_parse(text, &ref, &bad) == 0;
 	tag[0] = 0;
 	if (named) {
 		json_t *t = get_tags(s, err);
@@ -325,7 +328,7 @@ static int find(struct image_store *s, const char *text, char id[IMAGE_DIGEST_LE
 		strcpy(id, p.id);
 		return 0;
 	}
-	if (!named && strncmp(text, "sha256:", 7)) {
+	if (!named && !image_digest_valid(text)) {
 		if (err)
 			*err = bad;
 		return -1;

@@ -23,13 +23,16 @@
 #define MAX_NAME     255
 #define MAX_DEPTH    512
 #define MAX_LINKS    40
-#define MAX_XATTRS   (60u << 10) /* bytes of one file's names and values; EROFS could hold four times as much \
-				  */
+#define MAX_ATTRS    512 /* of one file */
+#define MAX_XATTRS                                                                                           \
+	(60u << 10) /* bytes of one file's names and values; EROFS could hold four times as much             \
+		     */
 
 const struct tree_limits tree_default_limits = {
     .max_entries = 2000000,
     .max_bytes = 64ull << 30,
     .max_xattr_bytes = 256ull << 20,
+    .max_steps = 100000000,
     .max_ratio = 200,
     .ratio_from = 1ull << 30,
 };
@@ -118,10 +121,11 @@ int tree_set_xattr(struct tree *t, struct tree_inode *i, const char *name, const
 				MAX_NAME);
 	size_t used = len + strlen(name) + 8;
 	struct tree_xattr **p = &i->xattrs, *x;
-	for (x = i->xattrs; x; x = x->next)
+	unsigned n = 0;
+	for (x = i->xattrs; x; x = x->next, n++)
 		used += x->len + strlen(x->name) + 8u;
 	t->xattr_bytes += len + 64;
-	if (used > MAX_XATTRS || t->xattr_bytes > t->limits.max_xattr_bytes)
+	if (used > MAX_XATTRS || n >= MAX_ATTRS || t->xattr_bytes > t->limits.max_xattr_bytes)
 		return cai_fail(err, E2BIG,
 				"there are more extended attributes than Caisson takes (%u KiB a file, %llu "
 				"MiB an image)",
@@ -316,6 +320,11 @@ static int walk_parent(struct tree *t, const char *path, bool make, uint32_t lay
 		part[len] = 0;
 		w.p += len;
 		w.p += strspn(w.p, "/");
+		if (++t->steps > t->limits.max_steps)
+			return cai_fail(
+			    err, E2BIG,
+			    "the image's names and links have more parts than Caisson walks (%llu)",
+			    (unsigned long long)t->limits.max_steps);
 		if (!len || !strcmp(part, "."))
 			continue;
 		if (!strcmp(part, "..")) {

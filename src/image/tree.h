@@ -59,6 +59,7 @@ struct tree_limits {
 	uint64_t max_entries;	  /* over all layers, replaced ones too */
 	uint64_t max_bytes;	  /* of contents, stored ones; of the EROFS file too */
 	uint64_t max_xattr_bytes; /* over all layers */
+	uint64_t max_steps;	  /* parts of names and links walked, over all layers */
 	unsigned max_ratio;	  /* unpacked to packed, looked at beyond ratio_from */
 	uint64_t ratio_from;
 };
@@ -67,7 +68,7 @@ extern const struct tree_limits tree_default_limits;
 struct tree {
 	struct tree_inode *root;
 	struct tree_limits limits;
-	uint64_t n_entries, xattr_bytes;
+	uint64_t n_entries, xattr_bytes, steps;
 	/* Called when the last name of a file goes. */
 	void (*drop)(void *ctx, struct tree_inode *i);
 	void *drop_ctx;

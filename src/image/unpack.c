@@ -10,6 +10,7 @@
 #include <archive.h>
 #include <archive_entry.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <locale.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -20,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/util.h"
 #include "image/confine.h"
 #include "image/digest.h"
@@ -45,6 +47,37 @@ struct job {
 	struct answer *answer;
 };
 
+static int by_number(const void *a, const void *b)
+{
+	return *(const int *)a - *(const int *)b;
+}
+
+/* Closes all descriptors but the job's own, standard streams included: the answer to `caisson` goes out
+ * through one, and the user's terminal is behind another. */
+static void keep_only(const struct job *j)
+{
+	int keep[OCI_MAX_LAYERS + 6], n = 0;
+	for (unsigned k = 0; k < j->n; k++)
+		keep[n++] = j->layers[k].blob.fd;
+	const int own[] = {j->dir, j->in, j->out, j->spill};
+	for (size_t k = 0; k < ARRAY_LEN(own); k++)
+		keep[n++] = own[k];
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	for (int fd = 0; fd < 3 && null >= 0; fd++)
+		if (fd != STDERR_FILENO || !log_debug_on())
+			dup2(null, fd);
+	qsort(keep, (size_t)n, sizeof(*keep), by_number);
+	unsigned from = 3;
+	for (int k = 0; k < n; k++) {
+		if (keep[k] < (int)from)
+			continue;
+		if (keep[k] > (int)from)
+			close_range(from, (unsigned)keep[k] - 1, 0);
+		from = (unsigned)keep[k] + 1;
+	}
+	close_range(from, ~0u, 0);
+}
+
 static int run(struct job *j, enum confine_kind kind, int (*fn)(struct job *j, struct cai_error *err),
 	       struct cai_error *err)
 {
@@ -62,6 +95,7 @@ static int run(struct job *j, enum confine_kind kind, int (*fn)(struct job *j, s
 	}
 	if (pid == 0) {
 		struct cai_error e = {0};
+		keep_only(j);
 		int r = confine_enter(&cl, kind, j->dir, &e) < 0 ? -1 : fn(j, &e);
 		j->answer->err = e;
 		j->answer->ok = r == 0;
@@ -146,7 +180,8 @@ static int take_result(struct job *j, unsigned n, struct unpack_result *r, struc
 int unpack_layers(const struct unpack_layer *l, unsigned n, int out, int spill,
 		  const struct tree_limits *limits, struct unpack_result *r, struct cai_error *err)
 {
-	struct job j = {.layers = l, .n = n, .out = out, .spill = spill, .limits = limits};
+	struct job j = {
+	    .layers = l, .n = n, .dir = -1, .in = -1, .out = out, .spill = spill, .limits = limits};
 	if (run(&j, CONFINE_NO_FILES, do_layers, err) < 0)
 		return -1;
 	return done(&j, take_result(&j, n, r, err));
@@ -180,7 +215,7 @@ static int do_directory(struct job *j, struct cai_error *err)
 int unpack_directory(int dir, int out, int spill, bool hash, const struct tree_limits *limits,
 		     struct unpack_result *r, struct cai_error *err)
 {
-	struct job j = {.dir = dir, .out = out, .spill = spill, .hash = hash, .limits = limits};
+	struct job j = {.dir = dir, .in = -1, .out = out, .spill = spill, .hash = hash, .limits = limits};
 	if (run(&j, CONFINE_READ_TREE, do_directory, err) < 0)
 		return -1;
 	return done(&j, take_result(&j, hash, r, err));
@@ -331,7 +366,7 @@ static int do_archive(struct job *j, struct cai_error *err)
 int unpack_archive(int fd, int spool, const struct tree_limits *limits, struct archive_member *members,
 		   struct cai_error *err)
 {
-	struct job j = {.in = fd, .spill = spool, .limits = limits};
+	struct job j = {.dir = -1, .in = fd, .out = -1, .spill = spool, .limits = limits};
 	struct stat st;
 	if (run(&j, CONFINE_NO_FILES, do_archive, err) < 0)
 		return -1;

@@ -64,7 +64,8 @@ fresh() {
 	I tar --name other "$W/src/d" | I untar "$W/dst"
 	[ -L "$W/dst/other/link" ]
 	I tar --contents "$W/src/d" | I untar --from . "$W/dst"
-	[ -L "$W/dst/link" ] && [ ! -e "$W/dst/d" ]
+	[ -L "$W/dst/link" ]
+	[ ! -e "$W/dst/d" ]
 	I tar "$W/src/." | I untar --from . --name dot "$W/dst"
 	[ -L "$W/dst/dot/d/link" ]
 	I tar "$W/src/ümläut" | I untar --from ümläut --name plain "$W/dst"
@@ -76,7 +77,8 @@ fresh() {
 	I tar "$W/src" | I untar --contents "$W/dst"
 	[ -p "$W/dst/pipe" ]
 	run I tar "$W/no-such"
-	[ "$status" = 125 ] && [[ $output == *"no-such"* ]]
+	[ "$status" = 125 ]
+	[[ $output == *"no-such"* ]]
 }
 
 @test "nothing in an archive leads out of the directory" {
@@ -88,8 +90,11 @@ fresh() {
 		hostile "$case" >"$W/h.tar"
 		run I untar --from t "$W/dst" <"$W/h.tar"
 		echo "$case: $status $output"
-		[ "$status" = 125 ] && [[ $output == caisson:* ]]
-		[ "$(ls "$W/outside")" = secret ] && [ "$(cat "$W/outside/secret")" = kept ] && [ "$(stat -c %h "$W/outside/secret")" = 1 ]
+		[ "$status" = 125 ]
+		[[ $output == caisson:* ]]
+		[ "$(ls "$W/outside")" = secret ]
+		[ "$(cat "$W/outside/secret")" = kept ]
+		[ "$(stat -c %h "$W/outside/secret")" = 1 ]
 		[ "$(ls "$W/dst")" = t ]
 	done <<-'END'
 		f("../x")
@@ -119,7 +124,8 @@ fresh() {
 @test "absolute names and dots in names mean the same entry" {
 	fresh
 	hostile 'd("/t"); f("//t//./x"); f("./t/y")' | I untar --from t "$W/dst"
-	[ -f "$W/dst/t/x" ] && [ -f "$W/dst/t/y" ]
+	[ -f "$W/dst/t/x" ]
+	[ -f "$W/dst/t/y" ]
 }
 
 @test "devices are left out, set-user-id bits dropped, what is there is replaced and not written into" {
@@ -129,9 +135,11 @@ fresh() {
 	ln "$W/outside/secret" "$W/dst/t/g"
 	hostile 'd("t", 0o777); c("t/null"); f("t/f", mode=0o6777); f("t/g"); f("t/h"); h("t/i", "t/h")' >"$W/h.tar"
 	run I untar "$W/dst" <"$W/h.tar"
-	[ "$status" = 0 ] && [[ $output == *"left out t/null: a device"* ]]
+	[ "$status" = 0 ]
+	[[ $output == *"left out t/null: a device"* ]]
 	[ "$(cat "$W/outside/secret")" = kept ]
-	[ "$(stat -c '%a %h' "$W/dst/t/f")" = "777 1" ] && [ ! -e "$W/dst/t/null" ]
+	[ "$(stat -c '%a %h' "$W/dst/t/f")" = "777 1" ]
+	[ ! -e "$W/dst/t/null" ]
 	[ "$(stat -c %h "$W/dst/t/h")" = 2 ]
 	[ "$(stat -c %a "$W/dst/t")" = 700 ]
 }
@@ -144,7 +152,8 @@ fresh() {
 	echo nonsense >"$W/bad.tar"
 	for f in cut empty bad; do
 		run I untar "$W/dst" <"$W/$f.tar"
-		[ "$status" = 125 ] && [[ $output == caisson:* ]]
+		[ "$status" = 125 ]
+		[[ $output == caisson:* ]]
 	done
 	hostile 'f("t/" + chr(27) + "]0;x")' | { run I untar --from u "$W/dst"; [[ $output != *$'\033'* ]]; }
 }
@@ -195,5 +204,6 @@ fresh() {
 	run I rootfs "$W/src" "$W/root.erofs"
 	[ "$status" = 125 ]
 	run I rootfs "$W/nowhere" "$W/other.erofs"
-	[ "$status" = 125 ] && [ ! -e "$W/other.erofs" ]
+	[ "$status" = 125 ]
+	[ ! -e "$W/other.erofs" ]
 }

@@ -61,7 +61,8 @@ can_mount() {
 	[ "$status" = 0 ]
 	local id=$output
 	image import -q "$W/root.tar.gz" tar:gz
-	[ "$status" = 0 ] && [ "$output" = "$id" ]
+	[ "$status" = 0 ]
+	[ "$output" = "$id" ]
 }
 
 @test "an image of several layers equals umoci's unpack" {
@@ -95,15 +96,61 @@ can_mount() {
 	fi
 }
 
+@test "archives of several images, directories of skopeo's and standard input are imported" {
+	command -v umoci >/dev/null && command -v skopeo >/dev/null && command -v jq >/dev/null || skip "needs umoci, skopeo and jq"
+	mkdir -p "$W/sev" && cd "$W/sev"
+	local k id1 id2
+	umoci init --layout oci
+	for k in 1 2; do
+		umoci new --image oci:v$k
+		tar -C "$W/tree/a" -cf $k.tar f --transform "s/f/f$k/"
+		umoci raw add-layer --image oci:v$k $k.tar
+		skopeo copy -q oci:oci:v$k docker-archive:$k.saved:several/x:$k
+		mkdir -p all
+		tar -C all -xf $k.saved
+		cp all/manifest.json $k.json
+	done
+	jq -cs 'add | .[0].RepoTags += ["several/other:1"]' 1.json 2.json >all/manifest.json
+	(cd all && tar -cf ../all.tar *)
+	image import all.tar
+	[ "$status" = 125 ]
+	[[ $output == *"holds 2 images"* ]]
+	image import -q all.tar several/x:2
+	[ "$status" = 0 ]
+	id2=$output
+	image import -q 2.saved
+	[ "$output" = "$id2" ]
+	image import --json - <1.saved
+	[ "$status" = 0 ]
+	[ "$(jq -r .tag <<<"$output")" = docker.io/several/x:1 ]
+	id1=$(jq -r .id <<<"$output")
+	[ "$id1" != "$id2" ]
+	skopeo copy -q oci:oci:v1 dir:flat
+	image import -q flat flat:1
+	[ "$output" = "$id1" ]
+	image import -q oci
+	[ "$status" = 125 ]
+	[[ $output == *"several images"*v1*v2* ]]
+	image import -q oci v1
+	[ "$output" = "$id1" ]
+	jq -c '[.[0]]' all/manifest.json >m && cp m all/manifest.json && (cd all && tar -cf ../all.tar *)
+	image import -q all.tar
+	[ "$output" = "$id1" ]
+	image inspect several/other:1
+	[ "$status" = 0 ]
+}
+
 @test "names are listed and removed, and the image goes with its last name" {
 	image import -q "$W/tree/a" one
 	local id=$output
 	image import -q "$W/tree/a" two
 	[ "$output" = "$id" ]
 	image ls
-	[[ $output == *one:latest* ]] && [[ $output == *two:latest* ]]
+	[[ $output == *one:latest* ]]
+	[[ $output == *two:latest* ]]
 	image rm one
-	[ "$status" = 0 ] && [[ $output != *deleted* ]]
+	[ "$status" = 0 ]
+	[[ $output != *deleted* ]]
 	image rm two
 	[[ $output == *"deleted $id"* ]]
 	image inspect two
@@ -114,7 +161,8 @@ can_mount() {
 	image import "$W/tree/many"
 	image import "$W/tree/a" kept
 	image prune
-	[ "$status" = 0 ] && [[ $output == *deleted* ]]
+	[ "$status" = 0 ]
+	[[ $output == *deleted* ]]
 	image inspect kept
 	[ "$status" = 0 ]
 }
@@ -123,30 +171,19 @@ can_mount() {
 	cd "$W"
 	tar -P -cf up.tar --transform 's,^,../../,' -C tree a/f
 	image import up.tar
-	[ "$status" = 125 ] && [[ $output == *"leads out of the image"* ]]
+	[ "$status" = 125 ]
+	[[ $output == *"leads out of the image"* ]]
 	[ -e root.tar ] || tar -C tree -cf root.tar a
 	head -c 20000 root.tar >cut.tar
 	image import cut.tar
-	[ "$status" = 125 ] && [[ $output == caisson:* ]]
+	[ "$status" = 125 ]
+	[[ $output == caisson:* ]]
 	echo nonsense >bad.tar
 	image import bad.tar
 	[ "$status" = 125 ]
 	image import nowhere
-	[ "$status" = 125 ] && [[ $output == *nowhere* ]]
-}
-
-@test "a compression bomb is refused" {
-	python3 - >"$W/bomb.tar.gz" <<-'PY'
-		import gzip, sys, tarfile
-		i = tarfile.TarInfo("zeros")
-		i.size = 3 << 30
-		with gzip.GzipFile(fileobj=sys.stdout.buffer, mode="wb", compresslevel=6, mtime=0) as z:
-		    z.write(i.tobuf())
-		    for _ in range(1100):
-		        z.write(bytes(1 << 20))
-	PY
-	image import "$W/bomb.tar.gz"
-	[ "$status" = 125 ] && [[ $output == *"times its size"* ]]
+	[ "$status" = 125 ]
+	[[ $output == *nowhere* ]]
 }
 
 @test "an import killed at any moment leaves nothing visible and nothing behind" {
@@ -177,5 +214,6 @@ can_mount() {
 
 @test "an unknown command names the one that was meant" {
 	image inpect x
-	[ "$status" = 125 ] && [[ $output == *"'inspect'"* ]]
+	[ "$status" = 125 ]
+	[[ $output == *"'inspect'"* ]]
 }

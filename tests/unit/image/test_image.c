@@ -49,6 +49,9 @@ static void references_are_read_as_docker_reads_them(void **state)
 		{"a@sha256:123", NULL},
 		{"a b", NULL},
 		{"a?b", NULL},
+		{"sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", NULL}, /* an id, not a name */
+		{"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", NULL},
+		{"me/sha256:1", "docker.io/me/sha256:1"},
 	};
 	for (size_t k = 0; k < ARRAY_LEN(cases); k++) {
 		struct image_ref r;
@@ -78,6 +81,13 @@ static void a_challenge_gives_its_parameters(void **state)
 }
 
 #define D "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde"
+
+static void sentences_hold_nothing_that_a_terminal_obeys(void **state)
+{
+	struct cai_error err;
+	cai_fail(&err, 0, "a\033[2J\nb\177c\302\233d \303\244");
+	assert_string_equal(err.text, "a?[2J?b?c??d \303\244");
+}
 
 static void absurd_documents_are_refused(void **state)
 {
@@ -120,6 +130,19 @@ static void an_index_gives_the_manifest_for_this_machine(void **state)
 	assert_string_equal(d.digest, D "1");
 	json_array_remove(json_object_get(doc, "manifests"), 1);
 	assert_int_equal(oci_pick(doc, NULL, &d, NULL, &err), -1);
+	json_decref(doc);
+	/* Of variants, the one that every machine can run. */
+	static const char *const variants[] = {"v3", "v2", "v1", "v4"};
+	json_t *list = json_array();
+	for (size_t k = 0; k < ARRAY_LEN(variants); k++) {
+		char digest[80];
+		snprintf(digest, sizeof(digest), D "%zu", k);
+		json_array_append_new(list, json_pack("{s:s,s:i,s:{s:s,s:s,s:s}}", "digest", digest, "size", 1, "platform", "os", "linux", "architecture", "amd64",
+						      "variant", variants[k]));
+	}
+	doc = json_pack("{s:o}", "manifests", list);
+	assert_int_equal(oci_pick(doc, NULL, &d, NULL, &err), 0);
+	assert_string_equal(d.digest, D "2");
 	json_decref(doc);
 }
 
@@ -275,6 +298,13 @@ static void limits_hold(void **state)
 	assert_int_equal(merge_layer(&m, LAYER("f 1 12345678901")), -1);
 	merge_end(&m);
 	l = tree_default_limits;
+	l.max_steps = 100;
+	merge_begin(&m, &l);
+	assert_int_equal(merge_layer(&m, LAYER("d d", "l l d/../d/../d/../d/../d/../d/../d/../d", "f l/1 x", "f l/2 x")), 0);
+	assert_int_equal(merge_layer(&m, LAYER("f l/3 x", "f l/4 x", "f l/5 x", "f l/6 x", "f l/7 x")), -1);
+	assert_non_null(strstr(m.err.text, "more parts"));
+	merge_end(&m);
+	l = tree_default_limits;
 	l.ratio_from = 0;
 	l.max_ratio = 2;
 	merge_begin(&m, &l);
@@ -383,6 +413,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(references_are_read_as_docker_reads_them),
 		cmocka_unit_test(a_challenge_gives_its_parameters),
+		cmocka_unit_test(sentences_hold_nothing_that_a_terminal_obeys),
 		cmocka_unit_test(absurd_documents_are_refused),
 		cmocka_unit_test(an_index_gives_the_manifest_for_this_machine),
 		cmocka_unit_test(whiteouts_hide_lower_layers_only),
