@@ -12,9 +12,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,9 +29,11 @@ static const char usage[] =
 	"usage: container-run (--dir DIR | --image FILE) [--agent FILE] [--id ID] [--upper DIR] [--read-only] [--bind SRC:DST[:ro]]...\n"
 	"               [--tmpfs DST[:OPTIONS]]... [--memory BYTES] [--cpus N] [--pids N] [--cap-add NAME]... [--cap-drop NAME]...\n"
 	"               [--userns auto|never|always] [--unconfined] [--hostname NAME] [--hosts TEXT] [--resolv TEXT] [--rlimit N:SOFT:HARD]...\n"
-	"               [--user USER] [--cwd DIR] [--netns PATH] [--info] [--stats] [--time] [--repeat N] [--freeze MS] [--leak FILE] COMMAND...\n"
+	"               [--user USER] [--cwd DIR] [--netns PATH] [--info] [--stats] [--time] [--repeat N] [--freeze MS] [--leak FILE]\n"
+	"               [--meanwhile FILE] COMMAND...\n"
 	"  --agent default $CAISSON_INIT; --info prints what is in force and the pid on standard error; --leak opens FILE without\n"
-	"  close-on-exec first, to show that it does not get in; --heal ID only calls container_heal.\n";
+	"  close-on-exec first, to show that it does not get in; --meanwhile executes FILE in the container again and again\n"
+	"  beside the command; --heal ID only calls container_heal.\n";
 
 #define MAX_LIST 32
 
@@ -40,7 +44,8 @@ struct options {
 	const char *add[MAX_LIST + 1], *drop[MAX_LIST + 1];
 	unsigned n_add, n_drop;
 	const char *agent, *user, *cwd;
-	bool info, stats, time;
+	const char *meanwhile;
+	bool info, stats, time, quiet;
 	unsigned repeat, freeze_ms;
 	char **argv;
 };
@@ -98,14 +103,15 @@ static void add_mount(struct options *o, enum container_mount_kind kind, char *a
 static void parse(struct options *o, int argc, char **argv)
 {
 	enum { DIR_ = 256, IMAGE, AGENT, ID, UPPER, RO, BIND, TMPFS, MEMORY, CPUS, PIDS, ADD, DROP, USERNS, UNCONFINED, HOSTNAME, HOSTS, RESOLV,
-	       RLIMIT, USER, CWD, NETNS, INFO, STATS, TIME, REPEAT, FREEZE, LEAK, HEAL };
+	       RLIMIT, USER, CWD, NETNS, INFO, STATS, TIME, REPEAT, FREEZE, LEAK, HEAL, MEANWHILE };
 	static const struct option longs[] = {
 		{"dir", 1, 0, DIR_}, {"image", 1, 0, IMAGE}, {"agent", 1, 0, AGENT}, {"id", 1, 0, ID}, {"upper", 1, 0, UPPER},
 		{"read-only", 0, 0, RO}, {"bind", 1, 0, BIND}, {"tmpfs", 1, 0, TMPFS}, {"memory", 1, 0, MEMORY}, {"cpus", 1, 0, CPUS},
 		{"pids", 1, 0, PIDS}, {"cap-add", 1, 0, ADD}, {"cap-drop", 1, 0, DROP}, {"userns", 1, 0, USERNS}, {"unconfined", 0, 0, UNCONFINED},
 		{"hostname", 1, 0, HOSTNAME}, {"hosts", 1, 0, HOSTS}, {"resolv", 1, 0, RESOLV}, {"rlimit", 1, 0, RLIMIT}, {"user", 1, 0, USER},
 		{"cwd", 1, 0, CWD}, {"netns", 1, 0, NETNS}, {"info", 0, 0, INFO}, {"stats", 0, 0, STATS}, {"time", 0, 0, TIME},
-		{"repeat", 1, 0, REPEAT}, {"freeze", 1, 0, FREEZE}, {"leak", 1, 0, LEAK}, {"heal", 1, 0, HEAL}, {0},
+		{"repeat", 1, 0, REPEAT}, {"freeze", 1, 0, FREEZE}, {"leak", 1, 0, LEAK}, {"heal", 1, 0, HEAL},
+		{"meanwhile", 1, 0, MEANWHILE}, {0},
 	};
 	struct container_spec *s = &o->spec;
 	for (int k; (k = getopt_long(argc, argv, "+", longs, NULL)) != -1;) {
@@ -152,6 +158,7 @@ static void parse(struct options *o, int argc, char **argv)
 			if (dup(open_or_fail(optarg, O_RDONLY)) < 0) /* without close-on-exec */
 				fail("cannot leak");
 			break;
+		case MEANWHILE: o->meanwhile = optarg; break;
 		case HEAL: {
 			struct cai_error err;
 			if (container_heal(optarg, 0, 0, &err) < 0)
@@ -211,7 +218,8 @@ static int command(struct options *o, int fd, double *started)
 		unsigned type = get(fd, &body, &len);
 		cleanup_free uint8_t *owned = body;
 		if (type == AGENT_STDOUT || type == AGENT_STDERR) {
-			file_write_full(type == AGENT_STDOUT ? 1 : 2, body, len);
+			if (!o->quiet)
+				file_write_full(type == AGENT_STDOUT ? 1 : 2, body, len);
 		} else if (type == AGENT_STARTED) {
 			*started = ms();
 		} else if (type == AGENT_EXIT) {
@@ -221,12 +229,39 @@ static int command(struct options *o, int fd, double *started)
 			return e.signal ? 128 + (int)e.signal : (int)e.status;
 		} else if (type == AGENT_ERROR) {
 			struct agent_error e;
-			if (agent_get_error(body, len, &e, NULL) == 0)
+			if (agent_get_error(body, len, &e, NULL) == 0 && !o->quiet)
 				fprintf(stderr, "container-run: agent: %s\n", e.text);
 			return e.code == AGENT_E_NOT_FOUND ? 127 : 126;
 		} else if (!type) {
 			return -1;
 		}
+	}
+}
+
+static int connect_agent(const struct sockaddr_un *sa)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || connect(fd, (const struct sockaddr *)sa, sizeof(*sa)) < 0)
+		fail("cannot connect to the agent");
+	return fd;
+}
+
+/* A process that starts o->meanwhile in the container until it is killed. */
+static pid_t start_meanwhile(const struct options *o, const struct sockaddr_un *sa)
+{
+	pid_t pid = o->meanwhile ? fork() : -1;
+	if (pid != 0)
+		return pid;
+	char *argv[] = {(char *)(uintptr_t)o->meanwhile, NULL};
+	struct options again = *o;
+	again.argv = argv;
+	again.quiet = true;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (;;) {
+		double unused;
+		int fd = connect_agent(sa);
+		command(&again, fd, &unused);
+		close(fd);
 	}
 }
 
@@ -269,10 +304,8 @@ static int run(struct options *o, unsigned turn)
 	if (o->info)
 		fprintf(stderr, "info: pid=%d userns=%d uid_base=%u landlock=%d seccomp=%d note=%s\n", c.pid, c.userns, c.uid_base, c.landlock, c.seccomp, c.note);
 	close(s.listen_fd);
-	cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (connect(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0)
-		fail("cannot connect to the agent");
-	unlink(sa.sun_path);
+	cleanup_close int fd = connect_agent(&sa);
+	pid_t other = start_meanwhile(o, &sa);
 	if (o->freeze_ms) {
 		if (container_freeze(&c, &err) < 0)
 			fail(err.text);
@@ -283,6 +316,11 @@ static int run(struct options *o, unsigned turn)
 	t[3] = t[2];
 	int status = command(o, fd, &t[3]);
 	t[4] = ms();
+	unlink(sa.sun_path);
+	if (other > 0) {
+		kill(other, SIGKILL);
+		waitpid(other, NULL, 0);
+	}
 	if (o->stats)
 		show_stats(&c);
 	if (container_destroy(&c, &err) < 0)
