@@ -158,10 +158,9 @@ static int send_batch(int fd, struct nl_batch *b, struct cai_error *err, const c
 	/* A large transaction needs a large socket buffer; a small one never gets here. */
 	if (want > 100 << 10)
 		(void)setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &want, sizeof(want));
-	struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
 	ssize_t n;
 	do
-		n = sendto(fd, b->b.p, b->b.len, 0, (struct sockaddr *)&kernel, sizeof(kernel));
+		n = send(fd, b->b.p, b->b.len, 0); /* without an address: to the kernel */
 	while (n < 0 && errno == EINTR);
 	return n < 0 ? cai_fail_errno(err, errno, "%s", what) : 0;
 }

@@ -58,6 +58,23 @@ int nft_commit(struct nft *t, int fd, struct cai_error *err, const char *what)
 	return r;
 }
 
+static int found(const struct nlmsghdr *h, void *ctx)
+{
+	*(bool *)ctx = true;
+	return 0;
+}
+
+bool nft_table_exists(int fd, uint8_t family, const char *table)
+{
+	struct nfgenmsg g = {.nfgen_family = family, .version = NFNETLINK_V0};
+	cleanup_batch struct nl_batch b = NL_BATCH;
+	bool exists = false;
+	nl_begin(&b, MSG(NFT_MSG_GETTABLE), 0, &g, sizeof(g));
+	nl_attr_str(&b, NFTA_TABLE_NAME, table);
+	nl_end(&b);
+	return nl_dump(fd, &b, found, &exists, NULL, "") == 0 && exists;
+}
+
 void nft_table(struct nft *t, uint32_t flags)
 {
 	begin(t, NFT_MSG_NEWTABLE, NLM_F_CREATE);

@@ -26,6 +26,9 @@ void nft_free(struct nft *t);
 /* All or nothing. fd: a NETLINK_NETFILTER socket. 0 or -1. */
 int nft_commit(struct nft *t, int fd, struct cai_error *err, const char *what);
 
+/* Whether the table exists. Not part of the transaction. */
+bool nft_table_exists(int fd, uint8_t family, const char *table);
+
 /* Following messages are about another table of the same transaction. */
 void nft_switch(struct nft *t, uint8_t family, const char *table);
 void nft_table(struct nft *t, uint32_t flags); /* NFT_TABLE_F_OWNER: it goes when fd is closed */

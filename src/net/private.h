@@ -3,6 +3,7 @@
 #ifndef NET_PRIVATE_H
 #define NET_PRIVATE_H
 
+#include "net/helper.h"
 #include "net/link.h"
 #include "net/net.h"
 #include "net/router.h"
@@ -11,6 +12,11 @@ struct net_private {
 	bool in_router;
 	struct router router;
 	struct link link;
+	int tap[NET_MAX_QUEUES]; /* kept until the teardown: see helper_start_linger */
+	unsigned n_taps;
+	bool taps_handed;
+	char *libexec;
+	struct helper proxy, names;
 };
 
 #endif

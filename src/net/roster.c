@@ -18,6 +18,7 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/loop.h"
 #include "net/netns.h"
 
 #define STATE_MAX (256u << 10)
@@ -161,14 +162,24 @@ int roster_save(struct roster *s, struct cai_error *err)
 	return 0;
 }
 
-int roster_add(struct roster *s, int ns_fd, struct cai_error *err)
+int roster_add(struct roster *s, pid_t pid, int ns_fd, struct cai_error *err)
 {
 	struct roster_user *more = realloc(s->user, (s->n_users + 1) * sizeof(*more));
 	if (!more)
 		return cai_fail(err, ENOMEM, "out of memory");
 	s->user = more;
-	s->user[s->n_users++] = (struct roster_user){.pid = getpid(), .start = start_time(getpid()), .fd = ns_fd};
+	s->user[s->n_users++] = (struct roster_user){.pid = pid, .start = start_time(pid), .fd = ns_fd};
 	return 0;
+}
+
+uint64_t roster_age_ms(const struct roster *s)
+{
+	struct stat st;
+	uint64_t now = clock_real_ns();
+	if (fstatat(s->dir_fd, "state", &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return UINT64_MAX;
+	uint64_t then = (uint64_t)st.st_mtim.tv_sec * 1000000000ull + (uint64_t)st.st_mtim.tv_nsec;
+	return now > then ? (now - then) / 1000000 : 0;
 }
 
 static void drop(struct roster *s, size_t k)

@@ -31,7 +31,8 @@ struct roster {
 int roster_open(struct roster *s, int host_ns, struct cai_error *err);
 void roster_close(struct roster *s); /* gives the lock back; saves nothing */
 int roster_save(struct roster *s, struct cai_error *err);
-int roster_add(struct roster *s, int ns_fd, struct cai_error *err); /* this process */
+int roster_add(struct roster *s, pid_t pid, int ns_fd, struct cai_error *err);
+uint64_t roster_age_ms(const struct roster *s); /* since the last change */
 void roster_drop_self(struct roster *s, int ns_fd);
 /* Strikes off dead users; returns a descriptor of the namespace that a live one holds, or -1. */
 int roster_find_namespace(struct roster *s);

@@ -313,7 +313,8 @@ static int join_locked(struct router *r, struct roster *s, struct cai_error *err
 		r->plan = s->plan;
 		if (enter_and_open(r, err) < 0)
 			return -1;
-		if (forwarding_plan(&s->forwarding, r->host_fd)) {
+		cleanup_close int nft = nl_open(NETLINK_NETFILTER, err);
+		if (forwarding_plan(&s->forwarding, r->host_fd) || !rules_host_present(nft)) {
 			if (set_host_rules(r, s, err) < 0)
 				return -1;
 			forwarding_apply(&s->forwarding);
@@ -321,7 +322,7 @@ static int join_locked(struct router *r, struct roster *s, struct cai_error *err
 	}
 	if (s->forwarding.no_way6)
 		snprintf(r->warning, sizeof(r->warning), "%s", forwarding_no_way6);
-	if (roster_add(s, r->ns_fd, err) < 0 || roster_save(s, err) < 0)
+	if (roster_add(s, getpid(), r->ns_fd, err) < 0 || roster_save(s, err) < 0)
 		return -1;
 	return 0;
 }
@@ -363,21 +364,50 @@ int router_find(struct router *r, struct cai_error *err)
 	return result;
 }
 
-void router_leave(struct router *r)
+void router_leave_to(struct router *r, pid_t (*start)(void *ctx, int ns_fd), void *ctx)
 {
 	struct roster s;
-	if (r->host_ns_fd >= 0 && roster_open(&s, r->host_ns_fd, NULL) == 0) {
-		roster_drop_self(&s, r->ns_fd);
-		int other = s.exists ? roster_find_namespace(&s) : -1;
-		if (other >= 0) {
-			close(other);
-			roster_save(&s, NULL);
-		} else if (s.exists) {
-			unmake(r, &s, NULL);
-		}
+	if (r->host_ns_fd < 0 || roster_open(&s, r->host_ns_fd, NULL) < 0) {
+		router_close(r);
+		return;
+	}
+	roster_drop_self(&s, r->ns_fd);
+	int other = s.exists ? roster_find_namespace(&s) : -1;
+	pid_t keeper = other < 0 && s.exists && start ? start(ctx, r->ns_fd) : -1;
+	if (other >= 0 || (keeper > 0 && roster_add(&s, keeper, r->ns_fd, NULL) == 0))
+		roster_save(&s, NULL);
+	else if (s.exists)
+		unmake(r, &s, NULL);
+	if (other >= 0)
+		close(other);
+	roster_close(&s);
+	router_close(r);
+}
+
+void router_leave(struct router *r)
+{
+	router_leave_to(r, NULL, NULL);
+}
+
+int router_linger(int ns_fd, unsigned ms, struct cai_error *err)
+{
+	struct router r;
+	struct roster s;
+	uint64_t wait = ms;
+	router_init(&r);
+	if (open_host(&r, err) < 0)
+		return -1;
+	r.ns_fd = ns_fd;
+	while (wait) {
+		usleep((useconds_t)wait * 1000);
+		if (roster_open(&s, r.host_ns_fd, err) < 0)
+			return -1;
+		uint64_t age = roster_age_ms(&s);
+		wait = age >= ms ? 0 : ms - age;
 		roster_close(&s);
 	}
-	router_close(r);
+	router_leave(&r);
+	return 0;
 }
 
 int router_heal(struct cai_error *err)

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "net/rules.h"
 
@@ -28,6 +29,10 @@ int router_find(struct router *r, struct cai_error *err);
 void router_close(struct router *r);
 /* Strikes this process off; the last user takes away what the host had to be given. */
 void router_leave(struct router *r);
+/* As router_leave; if this is the last user, start is called first and gives the pid of a process that goes on in its place (-1: none). */
+void router_leave_to(struct router *r, pid_t (*start)(void *ctx, int ns_fd), void *ctx);
+/* What such a process does: waits until nothing has happened for ms, then leaves. ns_fd is its descriptor. */
+int router_linger(int ns_fd, unsigned ms, struct cai_error *err);
 /* Does for dead users what router_leave does. 0 or -1. */
 int router_heal(struct cai_error *err);
 

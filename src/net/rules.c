@@ -376,6 +376,11 @@ int rules_host(int nft_fd, const struct net_plan *p, const struct rules_guard *g
 	return nft_commit(&t, nft_fd, err, "cannot set the host's rules for sandboxes");
 }
 
+bool rules_host_present(int nft_fd)
+{
+	return nft_table_exists(nft_fd, NFPROTO_INET, RULES_TABLE);
+}
+
 int rules_host_remove(int nft_fd, struct cai_error *err)
 {
 	cleanup_nft struct nft t;

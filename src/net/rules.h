@@ -8,6 +8,7 @@
 #ifndef NET_RULES_H
 #define NET_RULES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -50,6 +51,8 @@ struct rules_guard {
 	size_t n4, n6;
 };
 int rules_host(int nft_fd, const struct net_plan *p, const struct rules_guard *g, struct cai_error *err);
+/* Whether the host's table is there and in use: somebody may have flushed all rules. */
+bool rules_host_present(int nft_fd);
 /* 0 also when there is none. */
 int rules_host_remove(int nft_fd, struct cai_error *err);
 

@@ -6,6 +6,7 @@
 #include "net/net.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/capability.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,13 +50,44 @@ void net_release_fds(struct net *n)
 	n->netns_fd = -1;
 }
 
+/* How long the router is kept for the next sandbox: making it costs more than a sandbox's whole network. */
+static unsigned linger_ms(void)
+{
+	const char *text = getenv("CAISSON_NET_LINGER_MS");
+	unsigned long ms = text ? strtoul(text, NULL, 10) : 3000;
+	return ms > 600000 ? 600000 : (unsigned)ms;
+}
+
+static pid_t start_keeper(void *ctx, int ns_fd)
+{
+	struct net_private *p = ctx;
+	unsigned ms = linger_ms();
+	pid_t pid = ms ? helper_start_linger(p->libexec, ns_fd, ms, p->tap, p->n_taps, NULL) : -1;
+	if (pid > 0)
+		p->taps_handed = true;
+	return pid;
+}
+
+static void leave_router(struct net_private *p)
+{
+	router_leave_to(&p->router, start_keeper, p);
+	if (p->n_taps && !p->taps_handed)
+		helper_start_linger(p->libexec, -1, 0, p->tap, p->n_taps, NULL);
+	for (unsigned k = 0; k < p->n_taps; k++)
+		close(p->tap[k]);
+}
+
 void net_teardown(struct net *n)
 {
 	struct net_private *p = n->priv;
 	net_release_fds(n);
 	if (p) {
+		helper_stop(&p->proxy);
+		helper_stop(&p->names);
+		link_close(&p->link);
 		if (p->in_router)
-			router_leave(&p->router);
+			leave_router(p);
+		free(p->libexec);
 		free(p);
 	}
 	free(n->resolv_conf);
@@ -108,6 +140,12 @@ static void describe_link(struct net *n, const struct router *r, const struct li
 
 static void hand_over(struct net *n, struct link *l, bool microvm)
 {
+	struct net_private *p = n->priv;
+	for (unsigned k = 0; k < l->n_taps; k++) {
+		int copy = fcntl(l->tap[k], F_DUPFD_CLOEXEC, 3);
+		if (copy >= 0)
+			p->tap[p->n_taps++] = copy;
+	}
 	n->kind = microvm ? NET_KIND_TAP : NET_KIND_NETNS;
 	n->offloads = l->offloads;
 	n->n_fds = l->n_taps;
@@ -122,17 +160,47 @@ static void make_alias(const struct net_request *q, char *alias, size_t n)
 	snprintf(alias, n, "%s %s %s", q->id, q->name ? q->name : "-", q->hostname ? q->hostname : "-");
 }
 
+/* Names are asked of the host's servers where the sandbox can reach them, else of the router. */
+static int set_names(const struct net_request *q, struct net *n, const struct network *network, struct cai_error *err)
+{
+	struct net_private *p = n->priv;
+	struct resolv names;
+	resolv_collect(q, &names);
+	bool own = q->mode == NET_NAMED || !names.direct;
+	if (own && helper_start_names(&p->names, q->libexec, &p->router, &p->link, network->group, network->internal ? NULL : &names, err) < 0)
+		return -1;
+	/* A name without a dot may be a member's: it is asked for as it is, before the host's search list is tried. */
+	if (q->mode == NET_NAMED && !(q->dns_option && q->dns_option[0]))
+		snprintf(names.options, sizeof(names.options), "ndots:0");
+	n->resolv_conf = resolv_text(&names, own ? n->gateway4 : NULL);
+	n->hosts = hosts_text(q, &p->link.addr4, p->router.has6 ? &p->link.addr6 : NULL);
+	return n->resolv_conf && n->hosts ? 0 : cai_fail(err, ENOMEM, "out of memory");
+}
+
+static int set_ports(const struct net_request *q, struct net *n, struct ports *ports, struct cai_error *err)
+{
+	struct net_private *p = n->priv;
+	if (ports->n == 0)
+		return 0;
+	if (helper_start_proxy(&p->proxy, q->libexec, &p->router, &p->link, ports, err) < 0)
+		return -1;
+	n->n_publish = ports->n;
+	n->publish = steal_ptr(&ports->list);
+	return 0;
+}
+
 static int through_router(const struct net_request *q, struct net *n, struct cai_error *err)
 {
 	struct net_private *p = n->priv;
 	struct network network = {.group = GROUP_PRIVATE};
 	struct link_request lq = {.microvm = q->microvm, .queues = q->queues, .mac = q->have_mac ? q->mac : NULL};
-	struct resolv names;
+	__attribute__((cleanup(ports_free))) struct ports ports = {.n = 0};
 	char alias[200];
 
 	if (q->mode == NET_NAMED && network_load(q->root_fd, q->network, &network, err) < 0)
 		return -1;
-	resolv_collect(q, &names);
+	if (ports_bind(q->publish, q->n_publish, &ports, err) < 0)
+		return -1;
 	if (router_join(&p->router, err) < 0)
 		return -1;
 	p->in_router = true;
@@ -148,9 +216,9 @@ static int through_router(const struct net_request *q, struct net *n, struct cai
 	hand_over(n, &p->link, q->microvm);
 	if (p->router.warning[0])
 		n->warning = strdup(p->router.warning);
-	n->resolv_conf = resolv_text(&names, NULL);
-	n->hosts = hosts_text(q, &p->link.addr4, p->router.has6 ? &p->link.addr6 : NULL);
-	return n->resolv_conf && n->hosts ? 0 : cai_fail(err, ENOMEM, "out of memory");
+	if (set_names(q, n, &network, err) < 0)
+		return -1;
+	return set_ports(q, n, &ports, err);
 }
 
 int net_setup(const struct net_request *q, struct net *n, struct cai_error *err)
@@ -162,6 +230,9 @@ int net_setup(const struct net_request *q, struct net *n, struct cai_error *err)
 		return cai_fail(err, ENOMEM, "out of memory");
 	router_init(&n->priv->router);
 	link_init(&n->priv->link);
+	helper_init(&n->priv->proxy);
+	helper_init(&n->priv->names);
+	n->priv->libexec = q->libexec ? strdup(q->libexec) : NULL;
 	if (q->mode == NET_NONE)
 		result = no_network(q, n, err);
 	else
