@@ -45,7 +45,7 @@ run() { # BUILD_DIR SUITE...
 results=$(mktemp)
 trap 'rm -f "$results"' EXIT
 run "$sanitized" unit fuzz
-run "$BUILD" layout cpu boot security e2e
+run "$BUILD" layout cpu boot security net e2e
 [ -z "$long" ] || run "$BUILD" long
 
 python3 scripts/count_tests.py "$results" "$status"
