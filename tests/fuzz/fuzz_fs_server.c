@@ -58,6 +58,7 @@ static void clear(int dir)
 {
 	DIR *d = fdopendir(dir);
 	must(d != NULL);
+	rewinddir(d);
 	for (struct dirent *e; (e = readdir(d));) {
 		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
 			continue;
