@@ -209,7 +209,7 @@ static int keep_caps(struct cai_error *err)
 	for (unsigned i = 0; i < ARRAY_LEN(kept_caps); i++)
 		d[0].inheritable |= 1u << kept_caps[i];
 	d[0].permitted &= d[0].inheritable;
-	d[0].effective = d[0].permitted;
+	d[0].effective = d[0].permitted & ~(1u << CAP_FSETID);
 	d[1] = (struct __user_cap_data_struct){0};
 	d[0].inheritable = 0;
 	return syscall(SYS_capset, &h, d) < 0 ? cai_fail_errno(err, errno, "cannot drop capabilities") : 0;

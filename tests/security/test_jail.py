@@ -18,7 +18,7 @@ import time
 import unittest
 
 MONITOR = None
-MAGIC, VERSION = 0x4E534943, 1
+MAGIC, VERSION = 0x4E534943, 2
 CONFIGURE, START, PAUSE, RESUME, QUERY, STOP = range(1, 7)
 OK, ERROR, STATUS, READY, ENDED = 64, 65, 66, 128, 129
 END_STOPPED, END_JAIL = 5, 7
@@ -60,7 +60,7 @@ class Monitor:
         fd = kernel(program)
         flags = SELFTEST if probe else 0
         body = struct.pack("<IIQI16sQ", flags, vcpus, 32 << 20, 1, b"v2", 0) + string(b"console=ttyS0")
-        body += struct.pack("<16sII", probe, 1, 0)
+        body += struct.pack("<16sIIII", probe, 1, 0, 0, 0)  # a kernel; no disks, networks, shared directories
         self.send(CONFIGURE, body, [fd])
         os.close(fd)
 
