@@ -52,13 +52,13 @@ class Session:
         self.sock.sendall(struct.pack("<IHHI", len(body), kind, VERSION, 0) + body)
 
     def exactly(self, n):
-        data = b""
+        data = bytearray()
         while len(data) < n:
             more = self.sock.recv(n - len(data))
             if not more:
                 raise EOFError("the stream ended")
             data += more
-        return data
+        return bytes(data)
 
     def receive(self):
         n, kind, _, _ = struct.unpack("<IHHI", self.exactly(12))
@@ -87,7 +87,7 @@ class Session:
         """(stdout, stderr, status, signal, flags of EXIT)"""
         flags |= WITH_STDIN if stdin is not None else 0
         self.send(START, struct.pack("<IHH", flags, 0, 0) + strings(argv) + strings(env) + s(cwd) + s(user) + struct.pack("<I", 0))
-        out, err, window, at, closed = b"", b"", WINDOW, 0, stdin is None
+        out, err, window, at, closed = bytearray(), bytearray(), WINDOW, 0, stdin is None
         while True:
             while not closed and (at == len(stdin) or window):
                 n = min(window, len(stdin) - at, 65536)
@@ -104,7 +104,7 @@ class Session:
                 kind, body = self.receive()
             except EOFError:
                 if flags & DETACH:
-                    return out, err, 0, 0, 0
+                    return bytes(out), bytes(err), 0, 0, 0
                 raise
             if kind == STDOUT:
                 out += body
@@ -114,7 +114,7 @@ class Session:
                 window += struct.unpack("<I", body)[0]
             elif kind == EXIT:
                 self.sock.close()
-                return (out, err) + struct.unpack("<III", body)
+                return (bytes(out), bytes(err)) + struct.unpack("<III", body)
 
     def power_off(self):
         """POWEROFF; returns when the stream has ended."""
