@@ -3,7 +3,7 @@
 """The agent as PID 1 of a real guest on our own monitor: what SETUP makes of disks, mounts, interfaces and files of /etc, out of memory,
 and a power-off that leaves the writable layer's disk clean.
 
-usage: machine_test.py KERNEL INITRAMFS CMDLINE VMM-RUN VMM BUSYBOX-EROFS
+usage: machine_test.py KERNEL INITRAMFS CMDLINE VMM-RUN VMM CAISSON-FS BUSYBOX-EROFS
 """
 import io
 import json
@@ -18,7 +18,7 @@ import tempfile
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from agent_client import (BIND, BUILTIN, DETACH, OVERLAY_DISK, OVERLAY_TMPFS, READONLY, TMPFS, VIRTIOFS, AgentError, Session, wait_for)
 
-kernel, initramfs, cmdline, vmm_run, vmm, busybox = sys.argv[1:7]
+kernel, initramfs, cmdline, vmm_run, vmm, caisson_fs, busybox = sys.argv[1:8]
 READONLY_ROOT = 1
 
 
@@ -28,7 +28,7 @@ def skip(why):
 
 
 class Guest:
-    def __init__(self, directory, disks, nets=0):
+    def __init__(self, directory, disks, nets=0, shares=()):
         self.vsock = directory + "/vsock"
         self.console = directory + "/console"
         with open(cmdline, encoding="ascii") as f:
@@ -37,6 +37,8 @@ class Guest:
                    "--cmdline", line, "--timeout", "100"]
         for disk in disks:
             command += ["--disk", disk]
+        for share in shares:
+            command += ["--fs", share]
         self.nets = []
         for i in range(nets):
             listener = socket.socket(socket.AF_UNIX)
@@ -47,7 +49,7 @@ class Guest:
         if os.path.exists(self.vsock):
             os.unlink(self.vsock)
         with open(self.console, "wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=dict(os.environ, CAISSON_FS=caisson_fs))
         wait_for(self.vsock)
 
     def sh(self, script, **options):
@@ -118,6 +120,36 @@ def mounts_network_and_a_read_only_root(directory):
     assert (status, signal, flags) == (3, 0, 0)
     out, err, status, _, _ = Session(guest.vsock).run(["stat", "/etc/hostname"], BUILTIN)
     assert status == 0 and out.startswith(b'{"type":"file","mode":420,"size":4,'), (out, err)
+    guest.off()
+
+
+def shared_directories(directory):
+    share = directory + "/share"
+    os.makedirs(share + "/sub/deep")
+    for name, text in (("file", "of the host\n"), ("sub/one", "one\n")):
+        with open(f"{share}/{name}", "w", encoding="ascii") as f:
+            f.write(text)
+    os.symlink("/etc/passwd", share + "/out")
+    guest = Guest(directory, [busybox + ":ro"], shares=[f"all={share}", f"part={share}", f"file={share}", f"fixed={share}"])
+    Session(guest.vsock).setup(root_dev="/dev/vda", mode=OVERLAY_TMPFS,
+                               mounts=[(VIRTIOFS, 0, "all", "/srv/all", "", ""), (VIRTIOFS, 0, "part", "/srv/part", "sub", "noexec"),
+                                       (VIRTIOFS, 1, "file", "/etc/only", "file", ""), (VIRTIOFS, 1, "fixed", "/srv/fixed", "", "")])
+    expect(guest.output("cat /srv/all/file /srv/part/one /etc/only; ls /srv/part; ls -d /dev/.cai* 2>/dev/null; grep virtiofs /proc/mounts"),
+           "of the host\none\nof the host\n", "deep\none\n", "all /srv/all virtiofs rw,nodev,relatime", "part /srv/part virtiofs rw,nodev,noexec",
+           "file /etc/only virtiofs ro,nodev", "fixed /srv/fixed virtiofs ro,nodev")
+    guest.output("echo guest >/srv/part/deep/new; for f in /etc/only /srv/fixed/file; do (echo x >$f) 2>/dev/null && exit 1; done; exit 0")
+    with open(share + "/sub/deep/new", encoding="ascii") as f:
+        assert f.read() == "guest\n"
+    with open(share + "/file", encoding="ascii") as f:
+        assert f.read() == "of the host\n"
+    guest.off()
+    # A part that is a link out of the share is not followed.
+    guest = Guest(directory, [busybox + ":ro"], shares=[f"all={share}"])
+    try:
+        Session(guest.vsock).setup(root_dev="/dev/vda", mode=OVERLAY_TMPFS, mounts=[(VIRTIOFS, 0, "all", "/srv/x", "out", "")])
+        raise AssertionError("a link out of the share was mounted")
+    except AgentError as e:
+        assert 'the shared directory "all" has no out' in e.text, e.text
     guest.off()
 
 
@@ -226,7 +258,7 @@ def main():
     for program in ("mkfs.ext4", "e2fsck", "dumpe2fs", "debugfs"):
         if not shutil.which(program):
             skip(f"no {program}")
-    for test in (writable_layer_on_a_disk, mounts_network_and_a_read_only_root, out_of_memory, functions_of_the_agent, what_cannot_be_done_is_said):
+    for test in (writable_layer_on_a_disk, mounts_network_and_a_read_only_root, shared_directories, out_of_memory, functions_of_the_agent, what_cannot_be_done_is_said):
         with tempfile.TemporaryDirectory() as directory:
             try:
                 test(directory)
