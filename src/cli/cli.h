@@ -43,6 +43,7 @@ int cmd_rename(int argc, char **argv);
 int cmd_events(int argc, char **argv);
 int cmd_pull(int argc, char **argv);
 int cmd_image(int argc, char **argv);
+int cmd_network(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 void help_run(void);
@@ -69,6 +70,7 @@ void help_rename(void);
 void help_events(void);
 void help_pull(void);
 void help_image(void);
+void help_network(void);
 void help_doctor(void);
 void help_version(void);
 

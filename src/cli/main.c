@@ -48,6 +48,7 @@ const struct cli_command cli_commands[] = {
     {"events", "print what happens to sandboxes", cmd_events, help_events},
     {"pull", "fetch an image from a registry", cmd_pull, help_pull},
     {"image", "import, list, inspect and remove images", cmd_image, help_image},
+    {"network", "make, list and remove named networks", cmd_network, help_network},
     {"doctor", "say what this host offers, what is missing and how to mend it", cmd_doctor, help_doctor},
     {"version", "print the version", cmd_version, help_version},
     {"help", "print this, or the help of a command", cmd_help, help_help},
