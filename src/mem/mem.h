@@ -2,8 +2,8 @@
 /*
  * Guest RAM.
  *
- * Theory of operation: RAM is one memfd (or, later, a private mapping of a snapshot file), mapped once. Guest-physical
- * addresses see it as at most two regions around the hole below 4 GiB that devices and interrupt controllers use. Every
+ * Theory of operation: RAM is one memfd, or private mappings of a snapshot's files side by side with zeroes between them, in one
+ * range of addresses. Guest-physical addresses see it as at most two regions around the hole below 4 GiB that devices and interrupt controllers use. Every
  * guest-physical address that comes from the guest goes through mem_hva() or a function built on it: the one
  * bounds-checked accessor. No pointer it returns may be kept across a guest exit.
  *
@@ -46,8 +46,10 @@ struct mem {
 	unsigned n_regions;
 	uint64_t size; /* bytes of RAM in all */
 	uint8_t *base; /* start of the one mapping behind all regions */
-	int fd;        /* the memfd behind it */
+	int fd;        /* the memfd behind it; -1: private mappings */
 	_Atomic uint64_t *dirty; /* one bit a page, by offset in the mapping; NULL while no dirty log is kept */
+	_Atomic uint64_t *filed; /* private: likewise, pages whose mapping is still a file's */
+	_Atomic uint32_t n_holes; /* private: ranges of a file given back, each of which may cost the kernel a mapping */
 	mem_write_fn *notify;
 	void *notify_ctx;
 };
@@ -55,6 +57,17 @@ struct mem {
 /* Makes size bytes (a multiple of 4 KiB between MEM_MIN_BYTES and MEM_MAX_BYTES) of zeroed RAM. */
 int mem_create(struct mem *m, uint64_t size, struct cai_error *err);
 void mem_destroy(struct mem *m);
+
+/* A part of a file that is to be seen in RAM at the same offset as it has in the file. */
+struct mem_part {
+	uint64_t offset, size; /* whole pages */
+	int fd;                /* borrowed: not needed after the call */
+};
+
+/* Makes RAM from parts of files, mapped privately: pages are read when they are first touched, shared with everyone else who reads that file, and
+ * copied when they are written. What no part covers is zero. parts are sorted and apart from each other, and lie within size; a
+ * file that ends before its part does is SIGBUS when the guest gets there. */
+int mem_create_private(struct mem *m, uint64_t size, const struct mem_part *parts, unsigned n, struct cai_error *err);
 
 /* Host address of [gpa, gpa+len), or NULL unless all of it lies within one region of RAM. len may be 0. */
 static inline void *mem_hva(const struct mem *m, uint64_t gpa, uint64_t len)
@@ -71,6 +84,21 @@ static inline void *mem_hva(const struct mem *m, uint64_t gpa, uint64_t len)
 /* Copy out of or into guest RAM. Return 0, or -1 when the range is not all RAM (nothing copied). mem_write notifies. */
 int mem_read(const struct mem *m, uint64_t gpa, void *buf, size_t len);
 int mem_write(struct mem *m, uint64_t gpa, const void *buf, size_t len);
+
+/* The dirty log: which pages were written since mem_dirty_begin(), which begins anew with all of them clean. Only while no vCPU runs; the
+ * accelerator must have been told to report writes (hv_dirty_begin). */
+int mem_dirty_begin(struct mem *m, struct cai_error *err);
+static inline bool mem_dirty_test(const struct mem *m, uint64_t page)
+{
+	return atomic_load_explicit(&m->dirty[page / 64], memory_order_relaxed) >> (page % 64) & 1;
+}
+/* Any thread: the page with this index in the mapping is about to be written or has been. */
+static inline void mem_dirty_set(struct mem *m, uint64_t page)
+{
+	const uint64_t bit = 1ull << (page % 64);
+	if (m->dirty && !(atomic_load_explicit(&m->dirty[page / 64], memory_order_relaxed) & bit))
+		atomic_fetch_or_explicit(&m->dirty[page / 64], bit, memory_order_relaxed);
+}
 
 /* To be called after writing [gpa, gpa+len) through a pointer from mem_hva(). */
 void mem_written(struct mem *m, uint64_t gpa, uint64_t len);
