@@ -23,8 +23,8 @@
 #define MAX_TEXT          2048u
 #define MAX_CONSOLE       (8u << 10)
 #define MAX_VCPUS         32u
-#define KNOWN_FLAGS       CONTROL_FLAG_SELFTEST_JAIL
-#define KNOWN_DISK_FLAGS  CONTROL_DISK_READONLY
+#define KNOWN_FLAGS       (CONTROL_FLAG_SELFTEST_JAIL | CONTROL_FLAG_VERIFY)
+#define KNOWN_DISK_FLAGS  (CONTROL_DISK_READONLY | CONTROL_DISK_EMPTY)
 #define MIN_MTU           68u /* IPv4's, and virtio-net's */
 
 static void finish(struct buf *out, size_t start)
@@ -299,14 +299,21 @@ static int get_config_body(struct buf_reader *r, struct control_config *c, uint3
 		return cai_fail(err, 0, "malformed control packet: the body of CONFIGURE is truncated, too long or out of range");
 	if (c->flags & ~KNOWN_FLAGS)
 		return cai_fail(err, 0, "CONFIGURE has unknown flags 0x%x", c->flags);
-	if (c->vcpus < 1 || c->vcpus > MAX_VCPUS)
+	const bool restore = *fd_bits & (1u << CONTROL_FD_STATE);
+	if ((c->vcpus < 1 && !restore) || c->vcpus > MAX_VCPUS)
 		return cai_fail(err, 0, "%u vCPUs asked for; 1 to %u are possible", c->vcpus, MAX_VCPUS);
 	if (c->accel != CONTROL_ACCEL_SOFT && c->accel != CONTROL_ACCEL_KVM)
 		return cai_fail(err, 0, "CONFIGURE names accelerator %u, which does not exist", c->accel);
 	if (*fd_bits >> CONTROL_N_FDS)
 		return cai_fail(err, 0, "CONFIGURE announces unknown descriptors 0x%x", *fd_bits);
-	if (!(*fd_bits & (1u << CONTROL_FD_KERNEL)))
+	if (!(*fd_bits & (1u << CONTROL_FD_KERNEL)) && !restore)
 		return cai_fail(err, 0, "CONFIGURE came without a kernel");
+	if (restore != !!(*fd_bits & (1u << CONTROL_FD_MEMORY)))
+		return cai_fail(err, 0, "CONFIGURE came with one half of a snapshot");
+	/* No gaps: the files are told apart by their order. */
+	uint32_t layers = *fd_bits >> CONTROL_FD_MEMORY;
+	if (layers & (layers + 1))
+		return cai_fail(err, 0, "CONFIGURE lacks a memory file of a snapshot between others");
 	for (uint32_t i = 0; i < c->n_nets; i++)
 		if (check_net(&c->net[i], i + 1, err) < 0)
 			return -1;
@@ -321,7 +328,9 @@ int control_get_config(struct buf_reader *r, int *fds, unsigned n, struct contro
 	uint32_t bits = 0;
 	control_config_init(c);
 	int rc = get_config_body(r, c, &bits, err);
-	unsigned want = (unsigned)__builtin_popcount(bits) + c->n_disks + c->n_fs;
+	unsigned want = (unsigned)__builtin_popcount(bits) + c->n_fs;
+	for (uint32_t i = 0; i < c->n_disks; i++)
+		want += !(c->disk[i].flags & CONTROL_DISK_EMPTY);
 	for (uint32_t i = 0; i < c->n_nets; i++)
 		want += c->net[i].n_fds;
 	if (rc == 0 && want != n)
@@ -336,7 +345,8 @@ int control_get_config(struct buf_reader *r, int *fds, unsigned n, struct contro
 		if (bits & (1u << i))
 			c->fd[i] = fds[at++];
 	for (uint32_t i = 0; i < c->n_disks; i++)
-		c->disk_fd[i] = fds[at++];
+		if (!(c->disk[i].flags & CONTROL_DISK_EMPTY))
+			c->disk_fd[i] = fds[at++];
 	for (uint32_t i = 0; i < c->n_nets; i++)
 		for (unsigned k = 0; k < c->net[i].n_fds; k++)
 			c->net_fd[i][k] = fds[at++];
@@ -405,7 +415,8 @@ unsigned control_config_fds(const struct control_config *c, int fds[CONTROL_MAX_
 		if (c->fd[i] >= 0)
 			fds[n++] = c->fd[i];
 	for (uint32_t i = 0; i < c->n_disks && i < CONTROL_MAX_DISKS; i++)
-		fds[n++] = c->disk_fd[i];
+		if (!(c->disk[i].flags & CONTROL_DISK_EMPTY))
+			fds[n++] = c->disk_fd[i];
 	for (uint32_t i = 0; i < c->n_nets && i < CONTROL_MAX_NETS; i++)
 		for (unsigned k = 0; k < c->net[i].n_fds && k < CONTROL_MAX_NET_FDS; k++)
 			fds[n++] = c->net_fd[i][k];

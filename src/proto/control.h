@@ -28,7 +28,8 @@
 #define CONTROL_MAX_NETS    8
 #define CONTROL_MAX_NET_FDS 8
 #define CONTROL_MAX_FS      16
-#define CONTROL_MAX_FDS     (8 + CONTROL_MAX_DISKS + CONTROL_MAX_NETS * CONTROL_MAX_NET_FDS + CONTROL_MAX_FS)
+#define CONTROL_MAX_LAYERS  8 /* memory files of one snapshot */
+#define CONTROL_MAX_FDS     (CONTROL_N_FDS + CONTROL_MAX_DISKS + CONTROL_MAX_NETS * CONTROL_MAX_NET_FDS + CONTROL_MAX_FS)
 #define CONTROL_MAX_CMDLINE 2048
 
 enum control_type {
@@ -39,6 +40,8 @@ enum control_type {
 	CONTROL_RESUME,        /* empty */
 	CONTROL_QUERY,         /* empty; answered by STATUS */
 	CONTROL_STOP,          /* empty; the guest is ended at once; OK, then ENDED(STOPPED), then the monitor exits */
+	CONTROL_SNAPSHOT,      /* struct control_snapshot + descriptors; OK when all is written. A running guest is paused for it */
+	CONTROL_ATTACH_DISK,   /* struct control_attach + the disk's descriptor: fills an empty disk slot; the guest is told */
 	/* replies */
 	CONTROL_OK = 64,       /* empty */
 	CONTROL_ERROR,         /* u32 errno, string */
@@ -49,19 +52,25 @@ enum control_type {
 };
 
 enum control_fd {
-	CONTROL_FD_KERNEL,  /* regular file, read-only: required */
+	CONTROL_FD_KERNEL,  /* regular file, read-only: required, unless a snapshot is restored */
 	CONTROL_FD_INITRD,  /* regular file, read-only */
 	CONTROL_FD_CONSOLE, /* where the serial port's output goes: pipe, file or terminal */
 	CONTROL_FD_CONSOLE_IN, /* where its input comes from */
 	CONTROL_FD_VSOCK,   /* a listening SOCK_STREAM Unix socket: "CONNECT port\n" gives a stream to the guest */
 	CONTROL_FD_LISTEN,  /* a listening SOCK_SEQPACKET Unix socket for further control clients */
 	CONTROL_FD_KVM,     /* /dev/kvm, for accel kvm */
-	CONTROL_N_FDS,
+	/* Instead of a kernel: a snapshot to restore (docs/snapshots.md). vcpus, mem_bytes and cpu_model then are the snapshot's, or 0 and
+	 * empty; the devices must be the ones that it was taken with. */
+	CONTROL_FD_STATE,   /* its state file */
+	CONTROL_FD_CODE,    /* its decoded code: only one that this very build wrote on this host and that nobody else could write to */
+	CONTROL_FD_MEMORY,  /* the first of its memory files, in the order of its memory index; the others follow */
+	CONTROL_N_FDS = CONTROL_FD_MEMORY + CONTROL_MAX_LAYERS,
 };
 
 enum control_accel { CONTROL_ACCEL_SOFT = 1, CONTROL_ACCEL_KVM };
 
 #define CONTROL_DISK_READONLY (1u << 0)
+#define CONTROL_DISK_EMPTY    (1u << 1) /* a slot without a disk, and without a descriptor here; see CONTROL_ATTACH_DISK */
 struct control_disk {
 	uint32_t flags;
 	char id[20]; /* virtio-blk serial, NUL-padded */
@@ -88,6 +97,7 @@ struct control_fs {
 	uint32_t flags;    /* none yet */
 };
 
+#define CONTROL_FLAG_VERIFY        (1u << 1) /* a snapshot's memory is checked as a whole before the guest runs */
 #define CONTROL_FLAG_SELFTEST_JAIL (1u << 0) /* test: once jailed, try what jail_probe names, to show that it is fatal */
 struct control_config {
 	uint32_t flags;
@@ -130,6 +140,27 @@ struct control_status {
 	uint64_t fs_read_bytes, fs_written_bytes, fs_requests;
 };
 
+/*
+ * Writes a snapshot to empty files that the client has opened for writing: state, memory, and with CONTROL_SNAPSHOT_CODE a third for decoded
+ * code. Syncing and naming them is the client's business, after OK. A running guest goes on afterwards, a paused one stays paused. After
+ * a failure the guest goes on as if nothing had been asked.
+ */
+#define CONTROL_SNAPSHOT_CODE        (1u << 0)
+#define CONTROL_SNAPSHOT_INCREMENTAL (1u << 1) /* only what has changed since the snapshot `parent`, the last that this monitor wrote or was restored from */
+#define CONTROL_SNAPSHOT_STOP        (1u << 2) /* the guest does not go on: OK, then ENDED(STOPPED) */
+struct control_snapshot {
+	uint32_t flags;
+	uint8_t parent[16];
+	/* not on the wire: owned */
+	int state_fd, memory_fd, code_fd;
+};
+
+struct control_attach {
+	uint32_t disk;  /* index among the disks */
+	uint32_t flags; /* CONTROL_DISK_READONLY */
+	int fd;         /* not on the wire: owned */
+};
+
 enum control_end {
 	CONTROL_END_POWEROFF = 1, /* the guest powered off */
 	CONTROL_END_RESET,        /* the guest asked for a reset */
@@ -155,6 +186,8 @@ struct control_header {
  * console to its last 8 KiB. */
 void control_put(struct buf *out, enum control_type type, uint32_t seq); /* header only */
 void control_put_config(struct buf *out, uint32_t seq, const struct control_config *c);
+void control_put_snapshot(struct buf *out, uint32_t seq, const struct control_snapshot *s);
+void control_put_attach(struct buf *out, uint32_t seq, const struct control_attach *a);
 void control_put_error(struct buf *out, uint32_t seq, uint32_t errnum, const char *text);
 void control_put_status(struct buf *out, uint32_t seq, const struct control_status *s);
 void control_put_ended(struct buf *out, const struct control_ended *e);
@@ -163,6 +196,8 @@ void control_put_ended(struct buf *out, const struct control_ended *e);
 int control_get_header(struct buf_reader *r, struct control_header *h, struct cai_error *err);
 /* fds: the n descriptors that came with the packet; on success they belong to *c, on failure all are closed. */
 int control_get_config(struct buf_reader *r, int *fds, unsigned n, struct control_config *c, struct cai_error *err);
+int control_get_snapshot(struct buf_reader *r, int *fds, unsigned n, struct control_snapshot *s, struct cai_error *err);
+int control_get_attach(struct buf_reader *r, int *fds, unsigned n, struct control_attach *a, struct cai_error *err);
 int control_get_error(struct buf_reader *r, uint32_t *errnum, char **text, struct cai_error *err);
 int control_get_status(struct buf_reader *r, struct control_status *s, struct cai_error *err);
 int control_get_ended(struct buf_reader *r, struct control_ended *e, struct cai_error *err);
