@@ -126,6 +126,24 @@ static void balloon_reset(struct virtio_dev *d)
 	to_balloon(d)->config.actual = 0;
 }
 
+static void balloon_save(struct virtio_dev *d, struct buf *out)
+{
+	struct virtio_balloon *b = to_balloon(d);
+	buf_put_u32(out, b->config.num_pages);
+	buf_put_u32(out, b->config.actual);
+	buf_put_u64(out, atomic_load_explicit(&b->freed, memory_order_relaxed));
+}
+
+static int balloon_load(struct virtio_dev *d, struct buf_reader *r, struct cai_error *err)
+{
+	/* Any figures will do: the target is only told, and the others are only reported. */
+	struct virtio_balloon *b = to_balloon(d);
+	b->config.num_pages = buf_get_u32(r);
+	b->config.actual = buf_get_u32(r);
+	atomic_store_explicit(&b->freed, buf_get_u64(r), memory_order_relaxed);
+	return 0;
+}
+
 static const struct virtio_dev_ops balloon_ops = {
 	.name = "balloon",
 	.device_id = VIRTIO_ID_BALLOON,
@@ -135,6 +153,8 @@ static const struct virtio_dev_ops balloon_ops = {
 	.config_write = balloon_config_write,
 	.notify = balloon_notify,
 	.reset = balloon_reset,
+	.save = balloon_save,
+	.load = balloon_load,
 };
 
 struct virtio_balloon *virtio_balloon_create(struct mem *mem, struct irq_line irq, struct cai_error *err)

@@ -43,6 +43,7 @@ struct virtio_blk {
 	int fd;              /* -1: empty slot */
 	bool readonly;
 	uint64_t sectors;
+	bool changed;        /* restored from an empty slot: the driver is to be told the new capacity */
 	char serial[VIRTIO_BLK_SERIAL_LEN];
 	struct virtio_blk_config config;
 	struct virtio_blk_stats stats;
@@ -238,6 +239,33 @@ static void blk_config_read(struct virtio_dev *d, uint32_t off, void *buf, unsig
 	virtio_config_copy(&b->config, sizeof(b->config), off, buf, len);
 }
 
+static void blk_save(struct virtio_dev *d, struct buf *out)
+{
+	buf_put_u64(out, to_blk(d)->sectors);
+}
+
+static int blk_load(struct virtio_dev *d, struct buf_reader *r, struct cai_error *err)
+{
+	struct virtio_blk *b = to_blk(d);
+	uint64_t sectors = buf_get_u64(r);
+	/* What a driver knows of a disk it goes on believing; only an empty slot may have become one. */
+	if (sectors != b->sectors && sectors)
+		return cai_fail(err, EINVAL, "its disk had %llu sectors of 512 bytes, the one given now has %llu", (unsigned long long)sectors,
+				(unsigned long long)b->sectors);
+	b->changed = sectors != b->sectors;
+	/* A slot made read-only stays so, whatever is behind it now. */
+	b->readonly |= d->features >> VIRTIO_BLK_F_RO & 1;
+	return 0;
+}
+
+static void blk_resume(struct virtio_dev *d)
+{
+	struct virtio_blk *b = to_blk(d);
+	if (b->changed)
+		virtio_dev_config_changed(d);
+	b->changed = false;
+}
+
 static const struct virtio_dev_ops blk_ops = {
 	.name = "blk",
 	.device_id = VIRTIO_ID_BLOCK,
@@ -245,6 +273,11 @@ static const struct virtio_dev_ops blk_ops = {
 	.queue_size = {QUEUE_SIZE},
 	.config_read = blk_config_read,
 	.notify = blk_notify,
+	.save = blk_save,
+	.load = blk_load,
+	.resume = blk_resume,
+	/* A discard can be answered "unsupported", zeroes can be written, and a write to a read-only disk fails. */
+	.tolerated = BIT(VIRTIO_BLK_F_DISCARD) | BIT(VIRTIO_BLK_F_WRITE_ZEROES) | BIT(VIRTIO_BLK_F_RO),
 };
 
 static int size_of(int fd, uint64_t *bytes, bool *is_file, struct cai_error *err)
@@ -360,6 +393,14 @@ int virtio_blk_attach(struct virtio_blk *b, int fd, bool readonly, struct cai_er
 	}
 	virtio_dev_unlock(&b->dev);
 	return r;
+}
+
+uint64_t virtio_blk_bytes(struct virtio_blk *b)
+{
+	virtio_dev_lock(&b->dev);
+	uint64_t n = b->sectors * SECTOR;
+	virtio_dev_unlock(&b->dev);
+	return n;
 }
 
 void virtio_blk_detach(struct virtio_blk *b)

@@ -38,6 +38,8 @@ struct virtio_dev *virtio_blk_dev(struct virtio_blk *b); /* for the transport; b
 
 /* Gives an empty slot its backing. fd: owned from a successful return on. Any thread. */
 int virtio_blk_attach(struct virtio_blk *b, int fd, bool readonly, struct cai_error *err);
+/* The size the guest sees; 0: the slot is empty. Any thread. */
+uint64_t virtio_blk_bytes(struct virtio_blk *b);
 /* Takes the backing away again: capacity 0, later requests fail. Any thread. */
 void virtio_blk_detach(struct virtio_blk *b);
 

@@ -216,6 +216,39 @@ static void net_config_read(struct virtio_dev *d, uint32_t off, void *buf, unsig
 	virtio_config_copy(&n->config, sizeof(n->config), off, buf, len);
 }
 
+static void net_save(struct virtio_dev *d, struct buf *out)
+{
+	struct virtio_net *n = to_net(d);
+	buf_put_u16(out, (uint16_t)n->pairs);
+	buf_put_u16(out, n->config.status);
+	buf_put_u16(out, n->config.mtu);
+}
+
+/* Frames on their way are lost, as a network loses frames: one that was held back, and the rest of one half written to a stream. */
+static int net_load(struct virtio_dev *d, struct buf_reader *r, struct cai_error *err)
+{
+	struct virtio_net *n = to_net(d);
+	uint16_t pairs = buf_get_u16(r), status = buf_get_u16(r), mtu = buf_get_u16(r);
+	if (!pairs || pairs > n->max_pairs)
+		return cai_fail(err, EINVAL, "it used %u queue pairs, this device has %u", pairs, n->max_pairs);
+	if (virtio_dev_has(d, VIRTIO_NET_F_MTU) && mtu != n->config.mtu)
+		return cai_fail(err, EINVAL, "its MTU was %u and is %u now", mtu, n->config.mtu);
+	n->pairs = pairs;
+	n->restored_status = status;
+	return 0;
+}
+
+static void net_resume(struct virtio_dev *d)
+{
+	struct virtio_net *n = to_net(d);
+	n->running = virtio_dev_live(d);
+	if (n->restored_status != n->config.status)
+		virtio_dev_config_changed(d);
+	n->tx_retry = true;
+	look_again(n);
+	arm(n);
+}
+
 static const struct virtio_dev_ops net_ops = {
 	.name = "net",
 	.device_id = VIRTIO_ID_NET,
@@ -223,6 +256,9 @@ static const struct virtio_dev_ops net_ops = {
 	.activate = net_activate,
 	.notify = net_notify,
 	.reset = net_reset,
+	.save = net_save,
+	.load = net_load,
+	.resume = net_resume,
 };
 
 /* Goes on with tx queues that waited for their descriptor, or that a turn left unfinished. */

@@ -92,6 +92,7 @@ struct virtio_net {
 	struct net_port port[VIRTIO_NET_MAX_PAIRS];
 	unsigned n_ports;
 	struct virtio_net_config config;
+	uint16_t restored_status;     /* the configuration's as a restored driver knows it */
 	struct virtio_net_stats stats;
 	struct virtq_chain chain;     /* the chain being worked on */
 	struct net_window win;

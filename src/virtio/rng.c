@@ -77,6 +77,16 @@ static void rng_config_read(struct virtio_dev *d, uint32_t off, void *buf, unsig
 	memset(buf, 0, len); /* the device has no configuration space */
 }
 
+static void rng_save(struct virtio_dev *d, struct buf *out)
+{
+	/* It has no state of its own. */
+}
+
+static int rng_load(struct virtio_dev *d, struct buf_reader *r, struct cai_error *err)
+{
+	return 0;
+}
+
 static const struct virtio_dev_ops rng_ops = {
 	.name = "rng",
 	.device_id = VIRTIO_ID_RNG,
@@ -84,6 +94,8 @@ static const struct virtio_dev_ops rng_ops = {
 	.queue_size = {QUEUE_SIZE},
 	.config_read = rng_config_read,
 	.notify = rng_notify,
+	.save = rng_save,
+	.load = rng_load,
 };
 
 struct virtio_rng *virtio_rng_create(struct mem *mem, struct irq_line irq, struct cai_error *err)

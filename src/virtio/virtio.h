@@ -16,6 +16,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/buf.h"
+#include "base/error.h"
 #include "bus/bus.h"
 #include "mem/mem.h"
 #include "virtio/queue.h"
@@ -41,6 +43,13 @@ struct virtio_dev_ops {
 	bool (*notify)(struct virtio_dev *d, unsigned q);
 	/* The driver reset the device: drop whatever belongs to the old driver. The queues are reset after it. May be NULL. */
 	void (*reset)(struct virtio_dev *d);
+	/* For snapshots (virtio/state.h), all three or none: without them the device can only be saved while no driver uses it. save appends what the
+	 * device has beside its registers and queues; load takes it from a new device, whose backing is there already, and checks it. resume
+	 * is called once after a load, before vCPUs run. */
+	void (*save)(struct virtio_dev *d, struct buf *out);
+	int (*load)(struct virtio_dev *d, struct buf_reader *r, struct cai_error *err);
+	void (*resume)(struct virtio_dev *d);
+	uint64_t tolerated;      /* features that a saved driver may use although this device, with its present backing, does not offer them */
 };
 
 struct virtio_dev {

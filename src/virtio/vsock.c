@@ -136,6 +136,9 @@ static const struct virtio_dev_ops vsock_ops = {
 	.activate = vsock_activate,
 	.notify = vsock_notify,
 	.reset = vsock_reset,
+	.save = vsock_save,
+	.load = vsock_load,
+	.resume = vsock_resume,
 };
 
 /* The port in "CONNECT <port>", n bytes without the newline; false when the line is anything else. */
@@ -377,6 +380,14 @@ int virtio_vsock_open(struct virtio_vsock *v, uint32_t port, int fd, struct cai_
 	if (!c)
 		return cai_fail(err, EMFILE, "too many connections to the guest (at most %d)", VIRTIO_VSOCK_MAX_CONNS);
 	return 0;
+}
+
+bool virtio_vsock_agent_ready(struct virtio_vsock *v)
+{
+	virtio_dev_lock(&v->dev);
+	bool ready = v->agent_ready;
+	virtio_dev_unlock(&v->dev);
+	return ready;
 }
 
 void virtio_vsock_get_stats(struct virtio_vsock *v, struct virtio_vsock_stats *s)

@@ -58,6 +58,9 @@ int virtio_vsock_open(struct virtio_vsock *v, uint32_t port, int fd, struct cai_
 /* Handles what is ready on the sockets without blocking: what the loop calls. */
 void virtio_vsock_poll(struct virtio_vsock *v);
 
+/* Whether the agent has announced itself to us since its driver came up. Any thread. */
+bool virtio_vsock_agent_ready(struct virtio_vsock *v);
+
 void virtio_vsock_get_stats(struct virtio_vsock *v, struct virtio_vsock_stats *s); /* any thread */
 
 #endif

@@ -158,6 +158,11 @@ void vsock_reap(struct virtio_vsock *v);
 /* Moves control packets and data into the guest's rx buffers, until there is nothing to send or nowhere to put it. */
 void vsock_pump(struct virtio_vsock *v);
 
+/* vsock_state.c: the operations of struct virtio_dev_ops */
+void vsock_save(struct virtio_dev *d, struct buf *out);
+int vsock_load(struct virtio_dev *d, struct buf_reader *r, struct cai_error *err);
+void vsock_resume(struct virtio_dev *d);
+
 /* vsock.c */
 
 /* Wakes the loop's thread for this device. */
