@@ -61,6 +61,15 @@ struct hv_stats {
 	uint64_t blocks_decoded, code_cache_bytes, tlb_misses, assists; /* soft; assists: kvm */
 };
 
+/* What belongs to the VM and to no vCPU: the I/O APIC (redirection entries as in the 82093AA's registers, remote IRR included) and kvmclock. */
+struct hv_vm_state {
+	uint8_t ioapic_id, ioapic_select;
+	uint32_t ioapic_level;            /* levels of the pins, one bit each */
+	uint64_t ioapic_rte[HV_N_GSI];
+	uint64_t clock_ns;                /* kvmclock's system time ... */
+	uint64_t clock_tsc;               /* ... when a TSC that nobody adjusted was this */
+};
+
 struct hv_vm;
 struct hv_vcpu;
 
@@ -75,6 +84,13 @@ struct hv_ops {
 	void (*vcpu_kick)(struct hv_vcpu *);
 	int (*get_state)(struct hv_vcpu *, struct x86_state *, struct cai_error *);
 	int (*set_state)(struct hv_vcpu *, const struct x86_state *, struct cai_error *);
+	const struct x86_cpu_model *(*cpuid)(struct hv_vm *);
+	int (*get_vm_state)(struct hv_vm *, struct hv_vm_state *, struct cai_error *);
+	int (*set_vm_state)(struct hv_vm *, const struct hv_vm_state *, struct cai_error *);
+	int (*dirty_begin)(struct hv_vm *, struct cai_error *);
+	int (*dirty_fetch)(struct hv_vm *, struct cai_error *);
+	int (*save_code)(struct hv_vm *, int fd, const uint8_t id[16], const uint8_t build[20], struct cai_error *);
+	int (*load_code)(struct hv_vm *, int fd, const uint8_t id[16], const uint8_t build[20], struct cai_error *);
 	int (*step)(struct hv_vcpu *, bool on);
 	void (*vcpu_stats)(struct hv_vcpu *, struct hv_stats *);
 };
@@ -137,6 +153,45 @@ static inline int hv_get_state(struct hv_vcpu *v, struct x86_state *s, struct ca
 static inline int hv_set_state(struct hv_vcpu *v, const struct x86_state *s, struct cai_error *err)
 {
 	return v->vm->ops->set_state(v, s, err);
+}
+/* What CPUID tells the guest: the model, cut down to what the accelerator has. Borrowed from the VM. */
+static inline const struct x86_cpu_model *hv_cpuid(struct hv_vm *vm)
+{
+	return vm->ops->cpuid(vm);
+}
+/* The same for what the vCPUs share. Only while no vCPU runs. Saving: before the vCPUs, whose TSCs are then told as of the same moment;
+ * loading: before them too. */
+static inline int hv_get_vm_state(struct hv_vm *vm, struct hv_vm_state *s, struct cai_error *err)
+{
+	return vm->ops->get_vm_state(vm, s, err);
+}
+static inline int hv_set_vm_state(struct hv_vm *vm, const struct hv_vm_state *s, struct cai_error *err)
+{
+	return vm->ops->set_vm_state(vm, s, err);
+}
+/* The dirty log (mem_dirty_test). begin: from now on, with all pages clean; fetch: what the accelerator knows and mem does not yet. Only while no
+ * vCPU runs. */
+static inline int hv_dirty_begin(struct hv_vm *vm, struct cai_error *err)
+{
+	return mem_dirty_begin(vm->cfg.mem, err) < 0 ? -1 : vm->ops->dirty_begin(vm, err);
+}
+/* Decoded code, for accelerators that have any (others: ENOTSUP): to an empty file, and, before any vCPU runs, from one that this very build wrote
+ * for the snapshot `id`. What is in such a file is believed, so nobody else may be able to write to it. */
+static inline int hv_save_code(struct hv_vm *vm, int fd, const uint8_t id[16], const uint8_t build[20], struct cai_error *err)
+{
+	if (!vm->ops->save_code)
+		return cai_fail(err, 95 /* ENOTSUP */, "the %s accelerator has no decoded code", vm->ops->name);
+	return vm->ops->save_code(vm, fd, id, build, err);
+}
+static inline int hv_load_code(struct hv_vm *vm, int fd, const uint8_t id[16], const uint8_t build[20], struct cai_error *err)
+{
+	if (!vm->ops->load_code)
+		return cai_fail(err, 95 /* ENOTSUP */, "the %s accelerator has no decoded code", vm->ops->name);
+	return vm->ops->load_code(vm, fd, id, build, err);
+}
+static inline int hv_dirty_fetch(struct hv_vm *vm, struct cai_error *err)
+{
+	return vm->ops->dirty_fetch(vm, err);
 }
 static inline void hv_vcpu_stats(struct hv_vcpu *v, struct hv_stats *st)
 {

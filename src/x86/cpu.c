@@ -154,6 +154,7 @@ void x86_cpu_load(struct x86_cpu *c, const struct x86_state *s)
 	c->sysenter_eip = s->sysenter_eip;
 	c->pat = s->pat;
 	c->mtrr_def_type = s->mtrr_def_type;
+	memcpy(c->mtrr, s->mtrr, sizeof(s->mtrr));
 	c->misc_enable = s->misc_enable;
 	c->tsc_aux = s->tsc_aux;
 	c->irq_shadow = !!s->irq_shadow;
@@ -192,6 +193,7 @@ void x86_cpu_save(struct x86_cpu *c, struct x86_state *s)
 	s->sysenter_eip = c->sysenter_eip;
 	s->pat = c->pat;
 	s->mtrr_def_type = c->mtrr_def_type;
+	memcpy(s->mtrr, c->mtrr, sizeof(s->mtrr));
 	s->misc_enable = c->misc_enable;
 	s->tsc_aux = c->tsc_aux;
 	s->irq_shadow = c->irq_shadow;

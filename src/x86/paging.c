@@ -57,7 +57,7 @@ static bool walk_4level(struct x86_cpu *c, enum x86_tlb_kind kind, uint64_t la, 
 	uint32_t code = (access == X86_WRITE ? X86_PF_W : 0) | (user ? X86_PF_U : 0) |
 			(access == X86_EXEC && (nxe || (c->cr4 & X86_CR4_SMEP)) ? X86_PF_I : 0);
 	_Atomic uint64_t *slot[4];
-	uint64_t pte[4];
+	uint64_t pte[4], entry_gpa[4];
 	unsigned level;
 
 again:
@@ -66,7 +66,8 @@ again:
 	bool w_all = true, u_all = true, nx_any = false;
 	for (unsigned n = 0;; n++, level--) {
 		unsigned index = (unsigned)(la >> (12 + 9 * level)) & 511;
-		slot[n] = mem_hva(c->env->mem, table + index * 8, 8);
+		entry_gpa[n] = table + index * 8;
+		slot[n] = mem_hva(c->env->mem, entry_gpa[n], 8);
 		/* Tables outside RAM read as all ones on the bus: reserved bits set. */
 		pte[n] = slot[n] ? atomic_load_explicit(slot[n], memory_order_relaxed) : ~0ull;
 		uint64_t e = pte[n];
@@ -114,6 +115,7 @@ again:
 		uint64_t seen = pte[n];
 		if (!atomic_compare_exchange_strong(slot[n], &seen, want))
 			goto again;
+		mem_dirty_set(c->env->mem, mem_page_index(c->env->mem, entry_gpa[n]));
 		if (n == last)
 			w->dirty = want & PTE_D;
 	}

@@ -50,6 +50,7 @@ enum x86_mp_state { X86_MP_RUNNABLE, X86_MP_WAIT_INIT, X86_MP_WAIT_SIPI, X86_MP_
 
 /* The local APIC's registers at their xAPIC offsets / 16 (SDM vol. 3 table 11-1), as KVM's KVM_GET_LAPIC keeps them. */
 #define X86_LAPIC_REGS 64
+#define X86_N_MTRRS    27
 
 struct x86_state {
 	uint64_t gpr[16]; /* enum x86_gpr */
@@ -64,6 +65,7 @@ struct x86_state {
 	uint64_t star, lstar, cstar, sfmask, kernel_gs_base;
 	uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
 	uint64_t pat, mtrr_def_type, misc_enable, tsc_aux;
+	uint64_t mtrr[X86_N_MTRRS]; /* soft only: MSRs 0x200 to 0x20F, then 0x250, 0x258, 0x259, 0x268 to 0x26F */
 	uint64_t apic_base, tsc_deadline;
 	uint64_t tsc;         /* the guest's TSC at the moment of saving */
 	uint64_t tsc_adjust;

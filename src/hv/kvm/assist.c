@@ -81,6 +81,19 @@ static void env_set_cr8(struct x86_cpu *c, uint64_t val)
 	}
 }
 
+/* KVM's own dirty log does not see these. */
+static bool env_code_written(struct x86_cpu *c, uint64_t gpa, unsigned len)
+{
+	struct mem *m = owner(c)->hv.vm->cfg.mem;
+	mem_dirty_set(m, mem_page_index(m, gpa));
+	return false;
+}
+
+static bool env_may_write(struct x86_cpu *c, uint64_t gpa)
+{
+	return false; /* so that each write is told */
+}
+
 struct kvm_assist_cpu {
 	struct x86_env env;
 	struct x86_cpu cpu;
@@ -103,6 +116,8 @@ static struct x86_cpu *assist_cpu(struct kvm_vcpu *v)
 			.rdtsc = env_rdtsc,
 			.get_cr8 = env_get_cr8,
 			.set_cr8 = env_set_cr8,
+			.may_write = env_may_write,
+			.code_written = env_code_written,
 		};
 		x86_cpu_init(&a->cpu, &a->env, v, v->hv.index);
 		v->soft = &a->cpu;

@@ -124,6 +124,10 @@ int kvm_set_cpuid(struct kvm_vm *vm, struct kvm_vcpu *v, struct cai_error *err)
 		mask_features(vm->hv.cfg.kvm_fd, e, find(have, e->function, e->index));
 		if (khz > 0)
 			set_frequency(e, (uint32_t)khz);
+		if (v->hv.index == 0)
+			vm->cpuid.entry[vm->cpuid.n++] = (struct x86_cpuid_entry){
+				.leaf = e->function, .subleaf = e->index, .has_subleaf = m->entry[i].has_subleaf,
+				.eax = e->eax, .ebx = e->ebx, .ecx = e->ecx, .edx = e->edx};
 	}
 	if (kvm_ioctl(v->fd, KVM_SET_CPUID2, out) < 0)
 		return cai_fail_errno(err, errno, "KVM does not accept the CPU model %s", m->name);

@@ -21,6 +21,9 @@ struct kvm_vm {
 	size_t run_size;     /* bytes of each vCPU's struct kvm_run mapping */
 	unsigned quirks;     /* KVM_QUIRK_* of this host (pvm_quirks.h) */
 	bool has_xcrs;
+	struct x86_cpu_model cpuid; /* what the vCPUs were told */
+	bool logging;        /* the memory slots have dirty logs */
+	uint64_t still_tsc;  /* vCPU 0's TSC when the VM's state was saved, for the other vCPUs; 0: not saved */
 };
 
 struct kvm_vcpu {
@@ -82,6 +85,12 @@ int kvm_msr_set(struct kvm_vcpu *v, uint32_t index, uint64_t val);
 int kvm_translate(struct kvm_vcpu *v, uint64_t la, uint64_t *gpa);
 /* Up to n bytes of guest memory at la; returns how many could be read. */
 unsigned kvm_peek(struct kvm_vcpu *v, uint64_t la, uint8_t *buf, unsigned n);
+
+/* vm_state.c: the operations of struct hv_ops on what the vCPUs share */
+int kvm_vm_get_state(struct hv_vm *hv, struct hv_vm_state *s, struct cai_error *err);
+int kvm_vm_set_state(struct hv_vm *hv, const struct hv_vm_state *s, struct cai_error *err);
+int kvm_dirty_begin(struct hv_vm *hv, struct cai_error *err);
+int kvm_dirty_fetch(struct hv_vm *hv, struct cai_error *err);
 
 /* cpuid.c */
 int kvm_set_cpuid(struct kvm_vm *vm, struct kvm_vcpu *v, struct cai_error *err);

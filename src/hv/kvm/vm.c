@@ -22,6 +22,9 @@
 #define KVM_TSS_GPA      0xFFFBD000ull
 #define KVM_IDENTITY_GPA 0xFFFBC000ull
 
+/* Ticks of a TSC that asking all vCPUs for their state may take: a guest that adjusts one does so by more, or does not care. */
+#define KVM_TSC_SKEW 1000000000ull
+
 static void vm_destroy(struct hv_vm *hv)
 {
 	struct kvm_vm *vm = kvm_vm_of(hv);
@@ -68,13 +71,24 @@ static int vm_ioeventfd(struct hv_vm *hv, uint64_t gpa, unsigned len, uint32_t m
 
 static int op_get_state(struct hv_vcpu *v, struct x86_state *s, struct cai_error *err)
 {
+	struct kvm_vm *vm = kvm_vm_of(v->vm);
 	memset(s, 0, sizeof *s);
-	return kvm_state_get(kvm_vcpu_of(v), KVM_PART_ALL, s, err);
+	if (kvm_state_get(kvm_vcpu_of(v), KVM_PART_ALL, s, err) < 0)
+		return -1;
+	/* The vCPUs are asked one after the other; those that only differ by that have the same TSC. */
+	if (vm->still_tsc && s->tsc - vm->still_tsc < KVM_TSC_SKEW)
+		s->tsc = vm->still_tsc;
+	return 0;
 }
 
 static int op_set_state(struct hv_vcpu *v, const struct x86_state *s, struct cai_error *err)
 {
 	return kvm_state_set(kvm_vcpu_of(v), KVM_PART_ALL, s, err);
+}
+
+static const struct x86_cpu_model *op_cpuid(struct hv_vm *hv)
+{
+	return &kvm_vm_of(hv)->cpuid;
 }
 
 static void op_stats(struct hv_vcpu *v, struct hv_stats *st)
@@ -92,6 +106,11 @@ static const struct hv_ops kvm_ops = {
 	.vcpu_kick = kvm_vcpu_kick,
 	.get_state = op_get_state,
 	.set_state = op_set_state,
+	.cpuid = op_cpuid,
+	.get_vm_state = kvm_vm_get_state,
+	.set_vm_state = kvm_vm_set_state,
+	.dirty_begin = kvm_dirty_begin,
+	.dirty_fetch = kvm_dirty_fetch,
 	.step = kvm_vcpu_step,
 	.vcpu_stats = op_stats,
 };

@@ -35,6 +35,8 @@ struct soft_vcpu {
 	bool wait_sipi;           /* an application processor that has not been started */
 	bool irq_maybe;           /* the APIC may have a vector that IF or the shadow held back */
 	bool nmi_pending;
+	bool event_pending;       /* loaded from an accelerator that had accepted it: `event` is delivered before the next instruction */
+	struct x86_exception event;
 	bool stepping;            /* hv step(): leave after one instruction */
 	_Atomic uint32_t sleeping; /* in futex wait on cpu->pending */
 	_Atomic uint64_t icount;  /* published at every return to the run loop's slow part, for statistics */
@@ -50,6 +52,8 @@ struct soft_vm {
 	struct world world;
 	struct x86_env env;
 	uint64_t t0;              /* CLOCK_MONOTONIC when the guest's TSC was 0 */
+	/* The moment that states are saved or loaded at: one for all vCPUs, so that their TSCs agree. 0: each is asked when it comes. */
+	_Atomic uint64_t still;
 	struct soft_vcpu vcpu[HV_MAX_VCPUS];
 	/* the timer thread */
 	pthread_t timer_thread;
@@ -86,6 +90,8 @@ void soft_post(struct soft_vcpu *v, uint32_t bits);
 /* vcpu.c */
 int soft_vcpu_run(struct hv_vcpu *hv, struct hv_exit *exit);
 void soft_vcpu_reset(struct soft_vcpu *v);
+/* NMI, INIT and SIPI from the APIC. True when the CPU was reset: while it runs, the host's floating-point registers must follow. */
+bool soft_take_events(struct soft_vcpu *v);
 
 /* timer.c */
 int soft_timer_start(struct soft_vm *vm, struct cai_error *err);

@@ -28,19 +28,18 @@ void soft_vcpu_reset(struct soft_vcpu *v)
 	c->arena = arena;
 	x86_update_mode(c);
 	v->halted = false;
+	v->event_pending = false;
 	v->irq_maybe = true;
 }
 
-/* NMI, INIT and SIPI from the APIC. */
-static void take_events(struct soft_vcpu *v)
+bool soft_take_events(struct soft_vcpu *v)
 {
-	uint8_t page;
+	uint8_t page = 0;
 	unsigned ev = lapic_take_events(soft_vm_of(v)->chip, v->base.index, &page);
 	if (ev & LAPIC_EV_NMI)
 		v->nmi_pending = true;
 	if (ev & LAPIC_EV_INIT) {
 		soft_vcpu_reset(v);
-		x86_fp_enter(v->cpu); /* the host's registers follow */
 		v->wait_sipi = true;
 	}
 	if ((ev & LAPIC_EV_SIPI) && v->wait_sipi) {
@@ -51,6 +50,7 @@ static void take_events(struct soft_vcpu *v)
 		x86_update_mode(c);
 		v->wait_sipi = false;
 	}
+	return ev & LAPIC_EV_INIT;
 }
 
 static void describe(const struct x86_cpu *c, struct hv_exit *exit, const char *what)
@@ -198,7 +198,8 @@ static bool handle_pending(struct soft_vcpu *v, struct hv_exit *exit)
 	if (p & X86_PEND_IRQ) {
 		atomic_fetch_and(&c->pending, ~X86_PEND_IRQ);
 		v->irq_maybe = true;
-		take_events(v);
+		if (soft_take_events(v))
+			x86_fp_enter(c);
 	}
 	if (p & X86_PEND_KICK) {
 		atomic_fetch_and(&c->pending, ~X86_PEND_KICK);
@@ -259,6 +260,7 @@ int soft_vcpu_run(struct hv_vcpu *hv, struct hv_exit *exit)
 	struct soft_vm *vm = soft_vm_of(v);
 	struct x86_cpu *c = v->cpu;
 	exit->text[0] = 0;
+	atomic_store(&vm->still, 0);
 	world_begin(vm);
 	x86_fp_enter(c);
 	for (;;) {
@@ -267,6 +269,12 @@ int soft_vcpu_run(struct hv_vcpu *hv, struct hv_exit *exit)
 		if (unlikely(v->wait_sipi)) {
 			sleep_until_event(v);
 			continue;
+		}
+		if (unlikely(v->event_pending)) {
+			const struct x86_exception e = v->event;
+			v->event_pending = false;
+			if (x86_deliver(c, &e) < 0)
+				goto shutdown;
 		}
 		if (unlikely(v->irq_maybe | v->nmi_pending) && !c->irq_shadow) {
 			if (take_interrupt(v) < 0)

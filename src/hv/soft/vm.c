@@ -104,6 +104,7 @@ static bool env_may_write(struct x86_cpu *c, uint64_t gpa)
 		return false;
 	if (!(atomic_load(&vm->code.writers[page]) & bit))
 		atomic_fetch_or(&vm->code.writers[page], bit);
+	mem_dirty_set(vm->base.cfg.mem, page);
 	return !atomic_load(&vm->code.pages[page].is_code);
 }
 
@@ -122,6 +123,7 @@ static bool env_code_written(struct x86_cpu *c, uint64_t gpa, unsigned len)
 {
 	struct soft_vm *vm = soft_vm_of(soft_vcpu_of(c));
 	const uint32_t page = (uint32_t)mem_page_index(vm->base.cfg.mem, gpa);
+	mem_dirty_set(vm->base.cfg.mem, page);
 	if (!invalidate(vm, c, page, gpa & (MEM_PAGE_SIZE - 1), len))
 		return false;
 	x86_forget_jumps(c, true, true);
@@ -183,19 +185,36 @@ static int irq_line(struct hv_vm *hv, unsigned gsi, bool level)
 	return 0;
 }
 
+static uint64_t state_time(struct soft_vm *vm)
+{
+	const uint64_t still = atomic_load(&vm->still);
+	return still ? still : soft_now();
+}
+
 static int get_state(struct hv_vcpu *hv, struct x86_state *s, struct cai_error *err)
 {
 	struct soft_vcpu *v = (struct soft_vcpu *)hv;
 	struct soft_vm *vm = soft_vm_of(v);
+	const uint64_t now = state_time(vm);
 	memset(s, 0, sizeof(*s));
+	/* What others sent while this CPU stood still, and a timer that ran out unnoticed, belong to the state. */
+	soft_take_events(v);
+	lapic_poll_timer(vm->chip, v->base.index, now);
 	x86_cpu_save(v->cpu, s);
-	lapic_save(vm->chip, v->base.index, s, soft_now());
-	s->tsc = guest_tsc(v);
+	lapic_save(vm->chip, v->base.index, s, now);
+	s->tsc = now - vm->t0 + (uint64_t)v->tsc_offset;
 	s->tsc_adjust = (uint64_t)v->tsc_offset;
 	kvmclock_msr_read(&vm->clock, v->base.index, MSR_KVM_WALL_CLOCK_NEW, &s->kvm_wall_clock);
 	kvmclock_msr_read(&vm->clock, v->base.index, MSR_KVM_SYSTEM_TIME_NEW, &s->kvm_system_time);
 	s->mp_state = v->wait_sipi ? X86_MP_WAIT_SIPI : v->halted ? X86_MP_HALTED : X86_MP_RUNNABLE;
 	s->nmi_pending = v->nmi_pending;
+	s->event_pending = v->event_pending;
+	if (v->event_pending) {
+		s->event_vector = v->event.vector;
+		s->event_has_error = v->event.has_error;
+		s->event_error = v->event.error;
+		s->event_soft = v->event.soft;
+	}
 	return 0;
 }
 
@@ -203,21 +222,83 @@ static int set_state(struct hv_vcpu *hv, const struct x86_state *s, struct cai_e
 {
 	struct soft_vcpu *v = (struct soft_vcpu *)hv;
 	struct soft_vm *vm = soft_vm_of(v);
+	const uint64_t now = state_time(vm);
 	x86_cpu_load(v->cpu, s);
 	/* A loader's state has no APIC in it: the reset values stay. */
 	if (s->apic_base) {
-		lapic_load(vm->chip, v->base.index, s, soft_now());
-		/* A machine that starts has TSC 0 in every state: all CPUs keep the common clock. */
+		/* A machine that starts has TSC 0 in every state: all CPUs keep the common clock. The offset comes before the deadline that counts by it. */
 		if (s->tsc)
-			set_tsc_offset(v, (int64_t)(s->tsc - (soft_now() - vm->t0)));
+			set_tsc_offset(v, (int64_t)(s->tsc - (now - vm->t0)));
+		lapic_load(vm->chip, v->base.index, s, now);
 		kvmclock_load(&vm->clock, v->base.index, s->kvm_wall_clock, s->kvm_system_time);
-		kvmclock_refresh(&vm->clock, v->base.index, guest_tsc(v), true);
+		kvmclock_refresh(&vm->clock, v->base.index, now - vm->t0 + (uint64_t)v->tsc_offset, true);
 	}
 	v->wait_sipi = s->mp_state == X86_MP_WAIT_INIT || s->mp_state == X86_MP_WAIT_SIPI;
 	v->halted = s->mp_state == X86_MP_HALTED;
 	v->nmi_pending = s->nmi_pending;
+	v->event_pending = s->event_pending;
+	v->event = (struct x86_exception){.vector = s->event_vector, .has_error = s->event_has_error, .soft = s->event_soft, .error = s->event_error,
+					  .cr2 = s->cr2};
 	v->irq_maybe = true;
 	return 0;
+}
+
+static const struct x86_cpu_model *get_cpuid(struct hv_vm *hv)
+{
+	return hv->cfg.model;
+}
+
+static int get_vm_state(struct hv_vm *hv, struct hv_vm_state *s, struct cai_error *err)
+{
+	struct soft_vm *vm = (struct soft_vm *)hv;
+	struct ioapic_state io;
+	const uint64_t now = soft_now();
+	_Static_assert(HV_N_GSI == IOAPIC_PINS, "a GSI is a pin");
+	atomic_store(&vm->still, now);
+	ioapic_save(vm->chip, &io);
+	*s = (struct hv_vm_state){.ioapic_id = io.id, .ioapic_select = io.select, .ioapic_level = io.level};
+	memcpy(s->ioapic_rte, io.rte, sizeof(s->ioapic_rte));
+	s->clock_tsc = now - vm->t0;
+	s->clock_ns = s->clock_tsc + (uint64_t)vm->clock.sys_offset;
+	return 0;
+}
+
+static int set_vm_state(struct hv_vm *hv, const struct hv_vm_state *s, struct cai_error *err)
+{
+	struct soft_vm *vm = (struct soft_vm *)hv;
+	struct ioapic_state io = {.id = s->ioapic_id, .select = s->ioapic_select, .level = s->ioapic_level};
+	const uint64_t now = soft_now();
+	atomic_store(&vm->still, now);
+	memcpy(io.rte, s->ioapic_rte, sizeof(io.rte));
+	ioapic_load(vm->chip, &io);
+	/* The common clock goes on where it stood, so that a vCPU's offset stays what its TSC_ADJUST was. */
+	vm->t0 = now - s->clock_tsc;
+	vm->clock.sys_offset = (int64_t)(s->clock_ns - s->clock_tsc);
+	return 0;
+}
+
+static int dirty_begin(struct hv_vm *hv, struct cai_error *err)
+{
+	struct soft_vm *vm = (struct soft_vm *)hv;
+	/* A page that may be written without our notice is marked when its write tag is made: so there must be none now. */
+	for (unsigned i = 0; i < hv->cfg.n_vcpus; i++)
+		x86_tlb_revoke_write(vm->vcpu[i].cpu, ~0ull);
+	return 0;
+}
+
+static int dirty_fetch(struct hv_vm *hv, struct cai_error *err)
+{
+	return 0; /* all is in mem's log already */
+}
+
+static int save_code(struct hv_vm *hv, int fd, const uint8_t id[16], const uint8_t build[20], struct cai_error *err)
+{
+	return code_save(&((struct soft_vm *)hv)->code, fd, id, build, err);
+}
+
+static int load_code(struct hv_vm *hv, int fd, const uint8_t id[16], const uint8_t build[20], struct cai_error *err)
+{
+	return code_load(&((struct soft_vm *)hv)->code, fd, id, build, err);
 }
 
 static int set_step(struct hv_vcpu *hv, bool on)
@@ -262,6 +343,13 @@ static const struct hv_ops soft_ops = {
 	.vcpu_kick = vcpu_kick,
 	.get_state = get_state,
 	.set_state = set_state,
+	.cpuid = get_cpuid,
+	.get_vm_state = get_vm_state,
+	.set_vm_state = set_vm_state,
+	.save_code = save_code,
+	.load_code = load_code,
+	.dirty_begin = dirty_begin,
+	.dirty_fetch = dirty_fetch,
 	.step = set_step,
 	.vcpu_stats = vcpu_stats,
 };
