@@ -120,9 +120,10 @@ int config_check(const struct control_config *c, struct cai_error *err)
 		return cai_fail(err, EINVAL, "accelerator %u does not exist", c->accel);
 	if (c->accel == CONTROL_ACCEL_KVM && c->fd[CONTROL_FD_KVM] < 0)
 		return cai_fail(err, EINVAL, "the accelerator kvm needs /dev/kvm, which was not passed in");
-	if (c->fd[CONTROL_FD_KERNEL] < 0)
+	const bool restore = c->fd[CONTROL_FD_STATE] >= 0;
+	if (c->fd[CONTROL_FD_KERNEL] < 0 && !restore)
 		return cai_fail(err, EINVAL, "there is no kernel");
-	if (check_regular(c->fd[CONTROL_FD_KERNEL], "kernel", err) < 0)
+	if (!restore && check_regular(c->fd[CONTROL_FD_KERNEL], "kernel", err) < 0)
 		return -1;
 	if (c->fd[CONTROL_FD_INITRD] >= 0 && check_regular(c->fd[CONTROL_FD_INITRD], "initramfs", err) < 0)
 		return -1;
@@ -132,7 +133,7 @@ int config_check(const struct control_config *c, struct cai_error *err)
 		return cai_fail(err, EINVAL, "%u disks, %u networks and %u shared directories asked for; at most %u in all are possible",
 				c->n_disks, c->n_nets, c->n_fs, LAYOUT_VIRTIO_SLOTS - CONFIG_FIRST_DISK_SLOT);
 	for (unsigned i = 0; i < c->n_disks; i++)
-		if (check_disk(c, i, err) < 0)
+		if (!(c->disk[i].flags & CONTROL_DISK_EMPTY) && check_disk(c, i, err) < 0)
 			return -1;
 	for (unsigned i = 0; i < c->n_nets; i++)
 		if (check_net(c, i, err) < 0)

@@ -78,12 +78,16 @@ static void on_sigbus(int sig, siginfo_t *si, void *uc)
 {
 	const struct mem *m = the_fatal->mem;
 	uint64_t at = (uint64_t)(uintptr_t)si->si_addr - (m ? (uint64_t)(uintptr_t)m->base : 0);
-	if (!m || !m->base || at >= m->size) {
-		/* Not the guest's memory: an ordinary crash. The fault comes again and kills. */
-		signal(SIGBUS, SIG_DFL);
-		return;
-	}
 	struct text t = {.n = 0};
+	if (!m || !m->base || at >= m->size) {
+		if (si->si_code != BUS_ADRERR) {
+			/* An ordinary crash. The fault comes again and kills. */
+			signal(SIGBUS, SIG_DFL);
+			return;
+		}
+		add(&t, "the host could not provide a page of a file that the monitor has mapped: it is out of memory, or the file was cut short");
+		say_and_exit(the_fatal, CONTROL_END_ACCEL_LOST, &t);
+	}
 	add(&t, "the host could not provide a page of the guest's memory (at guest address 0x");
 	add_number(&t, at < m->region[0].size ? at : at - m->region[0].size + MEM_HOLE_END, 16);
 	add(&t, "): it is out of memory, or the file behind it was cut short");

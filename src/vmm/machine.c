@@ -31,6 +31,7 @@
 #include "dev/acpi.h"
 #include "virtio/mmio.h"
 #include "vmm/config.h"
+#include "vmm/restore.h"
 
 #define SOFT_TSC_KHZ  1000000u /* the software CPU counts nanoseconds */
 #define PAUSE_MS      10000u
@@ -187,7 +188,7 @@ static int make_vm(struct machine *m, struct cai_error *err)
 	const struct control_config *c = &m->cfg;
 	bool kvm = c->accel == CONTROL_ACCEL_KVM;
 	uint32_t khz = kvm ? kvm_tsc_khz(c->fd[CONTROL_FD_KVM]) : SOFT_TSC_KHZ;
-	if (mem_create(&m->mem, c->mem_bytes, err) < 0)
+	if ((m->restore ? restore_memory(m, err) : mem_create(&m->mem, c->mem_bytes, err)) < 0)
 		return -1;
 	if (x86_cpu_model_init(&m->model, c->cpu_model, khz, c->vcpus) < 0)
 		return cai_fail(err, EINVAL, "there is no CPU model \"%.15s\"", c->cpu_model);
@@ -370,6 +371,8 @@ static int make_virtio(struct machine *m, struct cai_error *err)
 
 static int load(struct machine *m, struct cai_error *err)
 {
+	if (m->restore)
+		return restore_load(m, err);
 	struct acpi_config ac = {.n_vcpus = m->cfg.vcpus, .n_virtio = m->n_slots};
 	struct boot_config bc = {
 		.kernel_fd = m->cfg.fd[CONTROL_FD_KERNEL], .initrd_fd = m->cfg.fd[CONTROL_FD_INITRD], .cmdline = m->cfg.cmdline};
@@ -411,7 +414,7 @@ struct machine *machine_create(struct control_config *cfg, struct loop *loop, co
 	for (unsigned i = 0; i < LAYOUT_VIRTIO_SLOTS; i++)
 		m->irqfd[i] = -1;
 	ending_init(&m->ending);
-	if (config_check(&m->cfg, err) < 0 || make_loop(m, loop, err) < 0 || make_vm(m, err) < 0 || make_platform(m, err) < 0 ||
+	if ((m->cfg.fd[CONTROL_FD_STATE] >= 0 && restore_open(m, err) < 0) || config_check(&m->cfg, err) < 0 || make_loop(m, loop, err) < 0 || make_vm(m, err) < 0 || make_platform(m, err) < 0 ||
 	    make_virtio(m, err) < 0 || load(m, err) < 0 ||
 	    vcpus_create(&m->vcpus, m->vm, m->cfg.vcpus, on_vcpu_exit, m, err) < 0) {
 		machine_destroy(m);
@@ -422,6 +425,8 @@ struct machine *machine_create(struct control_config *cfg, struct loop *loop, co
 	close_fd(&m->cfg.fd[CONTROL_FD_KERNEL]);
 	close_fd(&m->cfg.fd[CONTROL_FD_INITRD]);
 	close_fd(&m->cfg.fd[CONTROL_FD_KVM]);
+	for (unsigned i = CONTROL_FD_STATE; i < CONTROL_N_FDS; i++)
+		close_fd(&m->cfg.fd[i]);
 	return m;
 }
 
@@ -450,6 +455,10 @@ void machine_destroy(struct machine *m)
 		close_fd(&m->irqfd[i]);
 	mem_destroy(&m->mem);
 	control_config_free(&m->cfg);
+	if (m->restore)
+		snapshot_free(m->restore);
+	free(m->restore);
+	snapshot_memory_free(&m->last);
 	pthread_mutex_destroy(&m->ending.lock);
 	free(m);
 }
@@ -457,6 +466,7 @@ void machine_destroy(struct machine *m)
 void machine_run(struct machine *m)
 {
 	loop_set_events(m->dev_source, EPOLLIN);
+	restore_resume(m);
 	vcpus_release(&m->vcpus);
 }
 
@@ -498,6 +508,13 @@ static void device_stats(struct machine *m, struct control_status *s)
 	}
 }
 
+int machine_attach_disk(struct machine *m, const struct control_attach *a, struct cai_error *err)
+{
+	if (a->disk >= m->cfg.n_disks)
+		return cai_fail(err, EINVAL, "there is no disk slot %u", a->disk + 1);
+	return virtio_blk_attach(m->blk[a->disk], a->fd, a->flags & CONTROL_DISK_READONLY, err);
+}
+
 void machine_stats(struct machine *m, struct control_status *s)
 {
 	for (unsigned i = 0; i < m->cfg.vcpus; i++) {
@@ -520,5 +537,12 @@ uint64_t machine_max_file(const struct machine *m)
 	for (unsigned i = 0; i < m->cfg.n_disks; i++)
 		if (m->disk_bytes[i] > most)
 			most = m->disk_bytes[i];
+	/* Whatever will be put into an empty slot. */
+	for (unsigned i = 0; i < m->cfg.n_disks; i++)
+		if ((m->cfg.disk[i].flags & (CONTROL_DISK_EMPTY | CONTROL_DISK_READONLY)) == CONTROL_DISK_EMPTY)
+			most = INT64_MAX;
+	/* A snapshot's files. */
+	if (m->mem.size > most)
+		most = m->mem.size;
 	return most;
 }

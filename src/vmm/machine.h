@@ -21,6 +21,7 @@
 #include "hv/hv.h"
 #include "mem/mem.h"
 #include "proto/control.h"
+#include "proto/snapshot.h"
 #include "virtio/balloon.h"
 #include "virtio/blk.h"
 #include "virtio/fs.h"
@@ -77,6 +78,10 @@ struct machine {
 	struct machine_doorbell doorbell[MACHINE_MAX_DOORBELLS];
 	unsigned n_doorbells;
 	struct ending ending;
+	/* Snapshots (snapshot.c, restore.c) */
+	struct snapshot *restore;    /* while the machine is being made from it; owned */
+	bool restored;               /* devices have not been looked at since */
+	struct snapshot_memory last; /* of the snapshot that the dirty log counts from; no layers: there is none */
 };
 
 /* Builds everything up to held vCPU threads. Takes *cfg over, leaving it empty, whether or not it succeeds. NULL on failure. */
@@ -88,6 +93,12 @@ void machine_destroy(struct machine *m);
 void machine_run(struct machine *m);
 /* Stops vCPUs at an instruction boundary and devices between two requests. */
 int machine_pause(struct machine *m, struct cai_error *err);
+
+/* Gives an empty disk slot its disk. a->fd is the machine's from a successful return on. */
+int machine_attach_disk(struct machine *m, const struct control_attach *a, struct cai_error *err);
+
+/* The host's CPU vendor as CPUID spells it. */
+void machine_host_vendor(char vendor[16]);
 
 /* Ends the guest: vCPUs stop, hooks.ended is called. The first reason given is kept. Any thread. */
 void machine_end(struct machine *m, enum control_end reason, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

@@ -14,6 +14,7 @@
 #include "base/loop.h"
 #include "vmm/machine.h"
 #include "vmm/server.h"
+#include "vmm/snapshot.h"
 
 struct monitor {
 	struct loop *loop;
@@ -99,6 +100,23 @@ static int resume_guest(void *ctx, struct cai_error *err)
 	return 0;
 }
 
+static int snapshot(void *ctx, const struct control_snapshot *q, bool running, struct cai_error *err)
+{
+	struct monitor *o = ctx;
+	if (running && machine_pause(o->machine, err) < 0)
+		return -1;
+	int rc = machine_snapshot(o->machine, q, err);
+	if (running && (rc < 0 || !(q->flags & CONTROL_SNAPSHOT_STOP)))
+		machine_run(o->machine);
+	return rc;
+}
+
+static int attach(void *ctx, const struct control_attach *a, struct cai_error *err)
+{
+	struct monitor *o = ctx;
+	return machine_attach_disk(o->machine, a, err);
+}
+
 static void query(void *ctx, struct control_status *s)
 {
 	struct monitor *o = ctx;
@@ -125,6 +143,8 @@ static const struct server_ops ops = {
 	.start = start,
 	.pause = pause_guest,
 	.resume = resume_guest,
+	.snapshot = snapshot,
+	.attach = attach,
 	.query = query,
 	.stop = stop,
 };

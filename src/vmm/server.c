@@ -157,6 +157,45 @@ static void transition(struct server *s, struct server_client *c, uint32_t seq, 
 	reply(s, c, seq, rc, &err);
 }
 
+static void on_snapshot(struct server *s, struct server_client *c, uint32_t seq, struct buf_reader *r, int *fds, unsigned n)
+{
+	struct control_snapshot q;
+	struct cai_error err;
+	int rc = control_get_snapshot(r, fds, n, &q, &err);
+	if (rc < 0) {
+		reply_error(s, c, seq, &err);
+		return;
+	}
+	const bool running = s->state == CONTROL_STATE_RUNNING;
+	if (!running)
+		rc = must_be(s, CONTROL_STATE_PAUSED, "SNAPSHOT", &err);
+	if (rc == 0)
+		rc = s->ops->snapshot(s->ctx, &q, running, &err);
+	close(q.state_fd);
+	close(q.memory_fd);
+	if (q.code_fd >= 0)
+		close(q.code_fd);
+	reply(s, c, seq, rc, &err);
+	if (rc == 0 && (q.flags & CONTROL_SNAPSHOT_STOP))
+		s->ops->stop(s->ctx, false);
+}
+
+static void on_attach(struct server *s, struct server_client *c, uint32_t seq, struct buf_reader *r, int *fds, unsigned n)
+{
+	struct control_attach a;
+	struct cai_error err;
+	int rc = control_get_attach(r, fds, n, &a, &err);
+	if (rc == 0) {
+		if (s->state == CONTROL_STATE_NEW)
+			rc = must_be(s, CONTROL_STATE_RUNNING, "ATTACH_DISK", &err);
+		else
+			rc = s->ops->attach(s->ctx, &a, &err);
+		if (rc < 0)
+			close(a.fd);
+	}
+	reply(s, c, seq, rc, &err);
+}
+
 /* One packet. fds belong to this function. */
 static void on_packet(struct server *s, struct server_client *c, size_t len, int *fds, unsigned n_fds)
 {
@@ -168,10 +207,18 @@ static void on_packet(struct server *s, struct server_client *c, size_t len, int
 		on_configure(s, c, h.seq, &r, fds, n_fds);
 		return;
 	}
+	if (rc == 0 && h.type == CONTROL_SNAPSHOT) {
+		on_snapshot(s, c, h.seq, &r, fds, n_fds);
+		return;
+	}
+	if (rc == 0 && h.type == CONTROL_ATTACH_DISK) {
+		on_attach(s, c, h.seq, &r, fds, n_fds);
+		return;
+	}
 	for (unsigned i = 0; i < n_fds; i++)
 		close(fds[i]);
 	if (rc == 0 && n_fds)
-		rc = cai_fail(&err, EINVAL, "only CONFIGURE may carry descriptors");
+		rc = cai_fail(&err, EINVAL, "request %u carries no descriptors", h.type);
 	if (rc == 0 && !buf_done(&r))
 		rc = cai_fail(&err, EINVAL, "malformed control packet: request %u has a body", h.type);
 	if (rc < 0) {

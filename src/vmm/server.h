@@ -21,6 +21,11 @@ struct server_ops {
 	int (*start)(void *ctx, struct cai_error *err);
 	int (*pause)(void *ctx, struct cai_error *err);
 	int (*resume)(void *ctx, struct cai_error *err);
+	/* The guest is paused or, with running, has to be for it and goes on afterwards; with CONTROL_SNAPSHOT_STOP it does not after success. The
+	 * request's descriptors stay the caller's. */
+	int (*snapshot)(void *ctx, const struct control_snapshot *q, bool running, struct cai_error *err);
+	/* a->fd is the machine's after success. */
+	int (*attach)(void *ctx, const struct control_attach *a, struct cai_error *err);
 	/* All but state and ready is to be filled. */
 	void (*query)(void *ctx, struct control_status *s);
 	/* A client asked for the end (and has its OK), or (gone = true) no client is left. */

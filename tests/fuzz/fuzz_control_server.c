@@ -74,7 +74,21 @@ static void stop(void *ctx, bool gone)
 	((struct world *)ctx)->stopped = true;
 }
 
-static const struct server_ops ops = {configure, start, pause_, resume, query, stop};
+static int snapshot(void *ctx, const struct control_snapshot *q, bool running, struct cai_error *err)
+{
+	struct world *w = ctx;
+	must(w->state == (running ? CONTROL_STATE_RUNNING : CONTROL_STATE_PAUSED));
+	must(q->state_fd >= 0 && q->memory_fd >= 0 && (q->code_fd >= 0) == !!(q->flags & CONTROL_SNAPSHOT_CODE));
+	return 0;
+}
+
+static int attach(void *ctx, const struct control_attach *a, struct cai_error *err)
+{
+	must(((struct world *)ctx)->state != CONTROL_STATE_NEW && a->fd >= 0);
+	return cai_fail(err, 0, "no");
+}
+
+static const struct server_ops ops = {configure, start, pause_, resume, snapshot, attach, query, stop};
 
 static int lowest_fd(void)
 {

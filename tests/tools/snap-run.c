@@ -1,0 +1,486 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * snap-run: makes a snapshot of a booted Linux guest and restores it, again and again, running a program in each copy; for tests and for
+ * measuring.
+ *
+ *   snap-run build DIR --kernel F --initrd F --cmdline FILE [--disk F[:ro]]... [--empty]... [--cpus N] [-m MB] [--setup DEV] [--warm CMD]...
+ *   snap-run run DIR [--disk F[:ro]]... [--empty]... [-n N] [--expect TEXT] [--setup DEV] [--attach F] [--no-code] [--times] -- CMD...
+ *
+ * build boots, waits for the agent, with --setup mounts the root from DEV, runs each --warm command in it, and writes DIR/state, DIR/memory
+ * and DIR/code. run restores N copies one after the other, and in each one runs CMD, whose output must be TEXT. --times prints medians
+ * and the 99th percentile, in microseconds since the start of the monitor's process. Exit status 0 when all went well.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "proto/agent.h"
+#include "proto/control.h"
+
+enum { T_CONFIGURED, T_STARTED, T_READY, T_CONNECTED, T_HELLO, T_PROCESS, T_OUTPUT, T_EXIT, T_GONE, N_TIMES };
+static const char *const time_names[] = {"configured", "started", "ready", "connected", "hello", "process", "output", "exit", "gone"};
+
+struct options {
+	struct control_config cfg;
+	const char *dir, *vmm, *setup, *expect, *attach;
+	char *warm[16];
+	unsigned n_warm, n;
+	bool times, no_code, pipelined;
+	char **argv;
+};
+
+struct run {
+	pid_t pid;
+	int control, stream;
+	char path[108];
+	double t0, t[N_TIMES];
+	uint32_t exit_status;
+	struct buf out;
+};
+
+static void __attribute__((noreturn, format(printf, 1, 2))) fail(const char *fmt, ...)
+{
+	va_list ap;
+	va_start(ap, fmt);
+	fprintf(stderr, "snap-run: ");
+	vfprintf(stderr, fmt, ap);
+	fprintf(stderr, "\n");
+	exit(1);
+}
+
+static double now_us(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
+}
+
+static void mark(struct run *r, unsigned what)
+{
+	if (!r->t[what])
+		r->t[what] = now_us() - r->t0;
+}
+
+static int open_in(const char *dir, const char *name, int flags)
+{
+	char path[4096];
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	return open(path, flags | O_CLOEXEC, 0600);
+}
+
+static int listen_on(struct run *r)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	snprintf(r->path, sizeof(r->path), "/tmp/snap-run.%d.%d", (int)getpid(), r->control);
+	strcpy(a.sun_path, r->path);
+	unlink(r->path);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(fd, 8) < 0)
+		fail("cannot listen: %s", strerror(errno));
+	return fd;
+}
+
+static void connect_agent(struct run *r)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	strcpy(a.sun_path, r->path);
+	r->stream = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (r->stream < 0 || connect(r->stream, (struct sockaddr *)&a, sizeof(a)) < 0)
+		fail("cannot connect: %s", strerror(errno));
+}
+
+static void send_all(int fd, const void *p, size_t n)
+{
+	const char *from = p;
+	while (n) {
+		ssize_t k = send(fd, from, n, MSG_NOSIGNAL);
+		if (k <= 0)
+			fail("cannot send: %s", strerror(errno));
+		from += k;
+		n -= (size_t)k;
+	}
+}
+
+static void put_session(struct options *o, struct buf *b, const char *setup, char **argv)
+{
+	static char *const none[] = {NULL};
+	if (setup) {
+		struct agent_setup s = {.hostname = (char[]){"copy"}, .root_dev = (char *)(uintptr_t)setup, .root_fstype = (char[]){"erofs"},
+					.root_mode = AGENT_ROOT_OVERLAY_TMPFS};
+		struct timespec t;
+		clock_gettime(CLOCK_REALTIME, &t);
+		s.realtime_ns = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+		agent_put_setup(b, &s);
+	}
+	if (argv)
+		agent_put_start(b, &(struct agent_start){.argv = argv, .env = (char **)(uintptr_t)none});
+}
+
+static void spawn_monitor(struct options *o, struct run *r)
+{
+	int sv[2];
+	char *argv[] = {(char[]){"caisson-vmm"}, NULL}, *env[] = {NULL};
+	posix_spawn_file_actions_t fa;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) < 0)
+		fail("socketpair: %s", strerror(errno));
+	r->control = sv[0];
+	r->t0 = now_us();
+	posix_spawn_file_actions_init(&fa);
+	posix_spawn_file_actions_adddup2(&fa, sv[1], CONTROL_FD);
+	int e = posix_spawn(&r->pid, o->vmm, &fa, NULL, argv, getenv("CAISSON_DEBUG") ? environ : env);
+	if (e)
+		fail("cannot run %s: %s", o->vmm, strerror(e));
+	posix_spawn_file_actions_destroy(&fa);
+	close(sv[1]);
+}
+
+static void request(int sock, enum control_type type, uint32_t seq)
+{
+	struct buf b = {0};
+	control_put(&b, type, seq);
+	control_send(sock, b.p, b.len, NULL, 0);
+	buf_free(&b);
+}
+
+/* Sends CONFIGURE and, without waiting, START. */
+static void begin(struct options *o, struct run *r, int listener)
+{
+	int fds[CONTROL_MAX_FDS];
+	struct buf b = {0};
+	o->cfg.fd[CONTROL_FD_VSOCK] = listener;
+	unsigned n = control_config_fds(&o->cfg, fds);
+	control_put_config(&b, 1, &o->cfg);
+	if (b.failed || control_send(r->control, b.p, b.len, fds, n) < 0)
+		fail("cannot configure");
+	buf_free(&b);
+	request(r->control, CONTROL_START, 2);
+}
+
+/* One packet from the monitor; its type and sequence. */
+static unsigned on_control(struct run *r, uint32_t *seq)
+{
+	static uint8_t p[CONTROL_MAX_PACKET];
+	struct control_header h;
+	struct cai_error err;
+	unsigned n_fds = 0;
+	long n = control_recv(r->control, p, sizeof(p), NULL, &n_fds);
+	if (n <= 0)
+		fail("the monitor has gone");
+	struct buf_reader rd = buf_reader(p, (size_t)n);
+	if (control_get_header(&rd, &h, &err) < 0)
+		fail("%s", err.text);
+	*seq = h.seq;
+	if (h.type == CONTROL_ERROR) {
+		char *text;
+		uint32_t e;
+		control_get_error(&rd, &e, &text, &err);
+		fail("refused: %s", text);
+	}
+	if (h.type == CONTROL_ENDED) {
+		struct control_ended e;
+		control_get_ended(&rd, &e, &err);
+		fprintf(stderr, "%s", e.console ? e.console : "");
+		fail("the guest ended: %s", e.text);
+	}
+	if (h.type == CONTROL_READY)
+		mark(r, T_READY);
+	if (h.type == CONTROL_OK && h.seq == 1)
+		mark(r, T_CONFIGURED);
+	if (h.type == CONTROL_OK && h.seq == 2)
+		mark(r, T_STARTED);
+	return h.type;
+}
+
+/* What has come on the stream: a frame's type (0: not whole yet), its body in *body; taken off in. */
+static unsigned next_frame(struct buf *in, struct buf *body)
+{
+	struct agent_header h;
+	struct cai_error err;
+	if (in->len < AGENT_HEADER_SIZE)
+		return 0;
+	if (agent_get_header(in->p, &h, &err) < 0)
+		fail("%s", err.text);
+	if (in->len < AGENT_HEADER_SIZE + h.len)
+		return 0;
+	body->len = 0;
+	buf_put_bytes(body, in->p + AGENT_HEADER_SIZE, h.len);
+	memmove(in->p, in->p + AGENT_HEADER_SIZE + h.len, in->len - AGENT_HEADER_SIZE - h.len);
+	in->len -= AGENT_HEADER_SIZE + h.len;
+	return h.type;
+}
+
+/* Runs a session to its end: SETUP if setup, START if argv. */
+static void session(struct options *o, struct run *r, const char *setup, char **argv)
+{
+	struct buf b = {0}, in = {0}, body = {0};
+	bool line = false, done = false;
+	connect_agent(r);
+	buf_put_bytes(&b, "CONNECT 1024\n", 13);
+	put_session(o, &b, setup, argv);
+	send_all(r->stream, b.p, b.len);
+	while (!done) {
+		struct pollfd p[] = {{.fd = r->control, .events = POLLIN}, {.fd = r->stream, .events = POLLIN}};
+		if (poll(p, 2, 30000) <= 0)
+			fail("no answer");
+		uint32_t seq;
+		if (p[0].revents)
+			on_control(r, &seq);
+		if (!p[1].revents)
+			continue;
+		char chunk[65536];
+		ssize_t n = recv(r->stream, chunk, sizeof(chunk), 0);
+		if (n <= 0)
+			fail("the session was closed");
+		buf_put_bytes(&in, chunk, (size_t)n);
+		if (!line) {
+			char *nl = memchr(in.p, '\n', in.len);
+			if (!nl)
+				continue;
+			mark(r, T_CONNECTED);
+			line = true;
+			size_t k = (size_t)(nl + 1 - (char *)in.p);
+			memmove(in.p, in.p + k, in.len - k);
+			in.len -= k;
+		}
+		for (unsigned type; !done && (type = next_frame(&in, &body));) {
+			struct agent_error e;
+			struct agent_exit x;
+			switch (type) {
+			case AGENT_HELLO:
+				mark(r, T_HELLO);
+				break;
+			case AGENT_OK:
+				done = !argv;
+				break;
+			case AGENT_STARTED:
+				mark(r, T_PROCESS);
+				break;
+			case AGENT_STDOUT:
+			case AGENT_STDERR:
+				mark(r, T_OUTPUT);
+				buf_put_bytes(&r->out, body.p, body.len);
+				break;
+			case AGENT_EXIT:
+				mark(r, T_EXIT);
+				agent_get_exit(body.p, body.len, &x, NULL);
+				r->exit_status = x.signal ? 128 + x.signal : x.status;
+				done = true;
+				break;
+			case AGENT_ERROR:
+				agent_get_error(body.p, body.len, &e, NULL);
+				fail("the agent refused: %s", e.text);
+			}
+		}
+	}
+	close(r->stream);
+	buf_free(&b);
+	buf_free(&in);
+	buf_free(&body);
+}
+
+static int finish(struct run *r)
+{
+	int w = 0;
+	close(r->control);
+	waitpid(r->pid, &w, 0);
+	mark(r, T_GONE);
+	unlink(r->path);
+	return w;
+}
+
+static void wait_for(struct run *r, enum control_type type, uint32_t seq)
+{
+	uint32_t got;
+	while (on_control(r, &got) != type || (seq && got != seq))
+		;
+}
+
+static void build(struct options *o)
+{
+	struct run r = {0};
+	spawn_monitor(o, &r);
+	int listener = listen_on(&r);
+	begin(o, &r, listener);
+	wait_for(&r, CONTROL_READY, 0);
+	if (o->setup)
+		session(o, &r, o->setup, NULL);
+	for (unsigned i = 0; i < o->n_warm; i++) {
+		char *argv[] = {(char[]){"/bin/sh"}, (char[]){"-c"}, o->warm[i], NULL};
+		session(o, &r, NULL, argv);
+		if (r.exit_status)
+			fail("the warm-up failed with %u: %.*s", r.exit_status, (int)r.out.len, (char *)r.out.p);
+	}
+	usleep(300000); /* the guest's end of the session closes */
+	const int flags = O_RDWR | O_CREAT | O_TRUNC;
+	bool code = o->cfg.accel == CONTROL_ACCEL_SOFT;
+	struct control_snapshot s = {.flags = CONTROL_SNAPSHOT_STOP | (code ? CONTROL_SNAPSHOT_CODE : 0)};
+	int fds[] = {open_in(o->dir, "state", flags), open_in(o->dir, "memory", flags), open_in(o->dir, "code", flags)};
+	if (fds[0] < 0 || fds[1] < 0 || fds[2] < 0)
+		fail("cannot write to %s", o->dir);
+	struct buf b = {0};
+	control_put_snapshot(&b, 5, &s);
+	double t = now_us();
+	control_send(r.control, b.p, b.len, fds, code ? 3 : 2);
+	wait_for(&r, CONTROL_OK, 5);
+	printf("snapshot: ready after %.1f ms, written in %.1f ms\n", r.t[T_READY] / 1e3, (now_us() - t) / 1e3);
+	buf_free(&b);
+	finish(&r);
+}
+
+static int compare(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+	return x < y ? -1 : x > y;
+}
+
+static void one(struct options *o, double *t)
+{
+	struct run r = {0};
+	r.control = -1;
+	int listener = listen_on(&r);
+	spawn_monitor(o, &r);
+	begin(o, &r, listener);
+	if (o->attach) {
+		int fd = open(o->attach, O_RDONLY | O_CLOEXEC);
+		struct buf b = {0};
+		control_put_attach(&b, 7, &(struct control_attach){.flags = CONTROL_DISK_READONLY});
+		control_send(r.control, b.p, b.len, &fd, 1);
+		buf_free(&b);
+		close(fd);
+	}
+	session(o, &r, o->setup, o->argv);
+	int w = finish(&r);
+	close(listener);
+	if (!WIFEXITED(w) || WEXITSTATUS(w))
+		fail("the monitor ended with 0x%x", (unsigned)w);
+	if (r.exit_status)
+		fail("the program ended with %u: %.*s", r.exit_status, (int)r.out.len, (char *)r.out.p);
+	if (o->expect && (r.out.len != strlen(o->expect) || memcmp(r.out.p, o->expect, r.out.len)))
+		fail("the program said \"%.*s\"", (int)r.out.len, (char *)r.out.p);
+	if (!o->expect && !o->times)
+		fwrite(r.out.p, 1, r.out.len, stdout);
+	buf_free(&r.out);
+	memcpy(t, r.t, sizeof(r.t));
+}
+
+static void run(struct options *o)
+{
+	double (*t)[N_TIMES] = calloc(o->n, sizeof(*t)), *column = calloc(o->n, sizeof(*column));
+	for (unsigned i = 0; i < o->n; i++)
+		one(o, t[i]);
+	for (unsigned k = 0; o->times && k < N_TIMES; k++) {
+		for (unsigned i = 0; i < o->n; i++)
+			column[i] = t[i][k];
+		qsort(column, o->n, sizeof(*column), compare);
+		printf("%-10s p50 %8.0f  p99 %8.0f  min %8.0f us\n", time_names[k], column[o->n / 2], column[o->n * 99 / 100], column[0]);
+	}
+	free(t);
+	free(column);
+}
+
+static void add_disk(struct options *o, char *arg)
+{
+	unsigned i = o->cfg.n_disks++;
+	char *colon = arg ? strrchr(arg, ':') : NULL;
+	bool ro = colon && !strcmp(colon, ":ro");
+	if (ro)
+		*colon = 0;
+	o->cfg.disk[i].flags = arg ? (ro ? CONTROL_DISK_READONLY : 0) : CONTROL_DISK_EMPTY | CONTROL_DISK_READONLY;
+	snprintf(o->cfg.disk[i].id, sizeof(o->cfg.disk[i].id), "disk%u", i);
+	if (arg && (o->cfg.disk_fd[i] = open(arg, (ro ? O_RDONLY : O_RDWR) | O_CLOEXEC)) < 0)
+		fail("cannot open %s", arg);
+}
+
+int main(int argc, char **argv)
+{
+	struct options o = {.n = 1, .vmm = getenv("CAISSON_VMM")};
+	static char cmdline[CONTROL_MAX_CMDLINE];
+	control_config_init(&o.cfg);
+	o.cfg.accel = CONTROL_ACCEL_SOFT;
+	o.cfg.fd[CONTROL_FD_CONSOLE] = dup(2);
+	if (argc < 3 || (strcmp(argv[1], "build") && strcmp(argv[1], "run")))
+		fail("usage: see the head of its source");
+	bool building = !strcmp(argv[1], "build");
+	o.dir = argv[2];
+	if (building) {
+		o.cfg.vcpus = 1;
+		o.cfg.mem_bytes = 512ull << 20;
+		strcpy(o.cfg.cpu_model, "v2");
+	}
+	int i = 3;
+	for (; i < argc && strcmp(argv[i], "--"); i++) {
+		char *a = argv[i], *v = i + 1 < argc ? argv[i + 1] : NULL;
+		bool took = true;
+		if (!strcmp(a, "--kernel") && v)
+			o.cfg.fd[CONTROL_FD_KERNEL] = open(v, O_RDONLY | O_CLOEXEC);
+		else if (!strcmp(a, "--initrd") && v)
+			o.cfg.fd[CONTROL_FD_INITRD] = open(v, O_RDONLY | O_CLOEXEC);
+		else if (!strcmp(a, "--cmdline") && v) {
+			FILE *f = fopen(v, "r");
+			if (!f || !fgets(cmdline, sizeof(cmdline), f))
+				fail("cannot read %s", v);
+			cmdline[strcspn(cmdline, "\n")] = 0;
+			o.cfg.cmdline = cmdline;
+			fclose(f);
+		} else if (!strcmp(a, "--disk") && v)
+			add_disk(&o, v);
+		else if (!strcmp(a, "--cpus") && v)
+			o.cfg.vcpus = (uint32_t)atoi(v);
+		else if (!strcmp(a, "-m") && v)
+			o.cfg.mem_bytes = strtoull(v, NULL, 0) << 20;
+		else if (!strcmp(a, "--setup") && v)
+			o.setup = v;
+		else if (!strcmp(a, "--attach") && v)
+			o.attach = v;
+		else if (!strcmp(a, "--warm") && v && o.n_warm < 16)
+			o.warm[o.n_warm++] = v;
+		else if (!strcmp(a, "--expect") && v)
+			o.expect = v;
+		else if (!strcmp(a, "-n") && v)
+			o.n = (unsigned)atoi(v);
+		else if (!strcmp(a, "--kvm") && (took = false, true)) {
+			o.cfg.accel = CONTROL_ACCEL_KVM;
+			o.cfg.fd[CONTROL_FD_KVM] = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+		} else if (!strcmp(a, "--empty") && (took = false, true))
+			add_disk(&o, NULL);
+		else if (!strcmp(a, "--times") && (took = false, true))
+			o.times = true;
+		else if (!strcmp(a, "--no-code") && (took = false, true))
+			o.no_code = true;
+		else
+			fail("what is %s?", a);
+		i += took;
+	}
+	o.argv = i + 1 < argc ? argv + i + 1 : NULL;
+	static char beside[4096];
+	ssize_t n = readlink("/proc/self/exe", beside, sizeof(beside) - 64);
+	if (!o.vmm && n > 0) {
+		beside[n] = 0;
+		*strrchr(beside, '/') = 0;
+		strcat(beside, "/../../src/vmm/caisson-vmm");
+		o.vmm = beside;
+	}
+	if (building) {
+		build(&o);
+		return 0;
+	}
+	o.cfg.fd[CONTROL_FD_STATE] = open_in(o.dir, "state", O_RDONLY);
+	o.cfg.fd[CONTROL_FD_MEMORY] = open_in(o.dir, "memory", O_RDONLY);
+	if (!o.no_code)
+		o.cfg.fd[CONTROL_FD_CODE] = open_in(o.dir, "code", O_RDONLY);
+	if (o.cfg.fd[CONTROL_FD_STATE] < 0 || o.cfg.fd[CONTROL_FD_MEMORY] < 0 || !o.argv || !o.n)
+		fail("there is no snapshot in %s, or nothing to run", o.dir);
+	run(&o);
+	return 0;
+}
