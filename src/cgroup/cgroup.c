@@ -31,7 +31,6 @@
 
 #define KILL_TIMEOUT_MS 2000
 #define MAX_DEPTH       8
-#define BIT_MEMORY      0
 #define BIT_FREEZER     3
 
 static bool good_id(const char *id)
@@ -46,13 +45,13 @@ static void pause_ms(unsigned ms)
 	nanosleep(&t, NULL);
 }
 
-/* The i-th directory is the first of its name: on v2, and where v1 mounts two controllers together, several are one. */
-static bool first_of(const struct cgroup *cg, int i)
+/* The i-th directory is made, and the first of its name: on v2, and where v1 mounts two controllers together, several are one. */
+static bool first_of(const struct cgroup *cg, int i, unsigned among)
 {
-	if (!cg->dir[i])
+	if (!cg->dir[i] || !(among & (1u << i)))
 		return false;
 	for (int j = 0; j < i; j++)
-		if (cg->dir[j] && !strcmp(cg->dir[j], cg->dir[i]))
+		if ((among & (1u << j)) && cg->dir[j] && !strcmp(cg->dir[j], cg->dir[i]))
 			return false;
 	return true;
 }
@@ -68,89 +67,108 @@ static void v2_pass_on(const char *dir, unsigned have)
 			cgroup_write_file(dir, "cgroup.subtree_control", words[i]);
 }
 
-static bool is_v2(const char *base)
+/* Makes the directory of one controller. 1 where it is there already. */
+static int make_dir(const struct cgroup *cg, int bit, struct cai_error *err)
 {
-	char path[4096];
-	return (size_t)snprintf(path, sizeof(path), "%s/cgroup.controllers", base) < sizeof(path) && access(path, F_OK) == 0;
-}
-
-/* Makes base/caisson and fills in the group's directory there. */
-static int prepare(const char *base, unsigned have, const char *id, char **dir, struct cai_error *err)
-{
-	cleanup_free char *parent = NULL;
-	if (asprintf(&parent, "%s/" CGROUP_PARENT, base) < 0 || asprintf(dir, "%s/%s", parent, id) < 0)
-		return *dir = NULL, cai_fail_errno(err, ENOMEM, "cannot name a control group");
-	if (mkdir(*dir, 0755) == 0)
+	const char *dir = cg->dir[bit];
+	if (mkdir(dir, 0755) == 0)
 		return 0;
-	if (errno != ENOENT)
-		return errno == EEXIST ? 1 : cai_fail_errno(err, errno, "cannot make the control group %s", *dir);
-	/* The first sandbox since boot. */
-	bool v2 = is_v2(base);
-	if (v2)
-		v2_pass_on(base, have);
-	if (mkdir(parent, 0755) < 0 && errno != EEXIST)
-		return cai_fail_errno(err, errno, "cannot make the control group %s", parent);
-	if (v2)
-		v2_pass_on(parent, have);
-	if (mkdir(*dir, 0755) == 0)
-		return 0;
-	return errno == EEXIST ? 1 : cai_fail_errno(err, errno, "cannot make the control group %s", *dir);
+	if (errno == ENOENT) {
+		/* The first sandbox since boot: BASE/caisson/ID. */
+		cleanup_free char *parent = strdup(dir), *base = NULL;
+		if (!parent || !strrchr(parent, '/'))
+			return cai_fail_errno(err, ENOMEM, "cannot make a control group");
+		*strrchr(parent, '/') = 0;
+		base = strdup(parent);
+		if (!base || !strrchr(base, '/'))
+			return cai_fail_errno(err, ENOMEM, "cannot make a control group");
+		*strrchr(base, '/') = 0;
+		bool v2 = cg->v2 & (1u << bit);
+		if (v2)
+			v2_pass_on(base, cg->v2);
+		if (mkdir(parent, 0755) < 0 && errno != EEXIST)
+			return cai_fail_errno(err, errno, "cannot make the control group %s", parent);
+		if (v2)
+			v2_pass_on(parent, cg->v2);
+		if (mkdir(dir, 0755) == 0)
+			return 0;
+	}
+	return errno == EEXIST ? 1 : cai_fail_errno(err, errno, "cannot make the control group %s", dir);
 }
 
-static int make_dir(struct cgroup *cg, int bit, const struct cgroup_host *h, struct cai_error *err)
+int cgroup_extend(const struct cgroup *cg, int bit, struct cai_error *err)
 {
-	for (int j = 0; j < CGROUP_N; j++)
-		if (j != bit && cg->dir[j] && h->base[j] && !strcmp(h->base[j], h->base[bit])) {
-			cg->dir[bit] = strdup(cg->dir[j]);
-			cg->have |= cg->dir[bit] ? 1u << bit : 0;
-			return cg->dir[bit] ? 0 : cai_fail_errno(err, ENOMEM, "cannot name a control group");
-		}
-	int r = prepare(h->base[bit], h->have, cg->id, &cg->dir[bit], err);
-	if (r < 0)
-		return -1;
-	cg->have |= 1u << bit;
-	return r;
+	if (!cg->dir[bit])
+		return cai_fail(err, ENOTSUP, "this host has no control groups of %s", cgroup_controller_name(bit));
+	return make_dir(cg, bit, err);
 }
 
-int cgroup_create(struct cgroup *cg, const char *id, const struct cgroup_limits *limits, struct cai_error *err)
+/* Names where the group lies or would lie. *have: what the host offers. */
+static int name_group(struct cgroup *cg, const char *id, unsigned *have, struct cai_error *err)
 {
 	*cg = (struct cgroup){.layout = CGROUP_NONE};
 	if (!good_id(id))
 		return cai_fail(err, EINVAL, "a control group cannot have the name \"%.80s\"", id ? id : "");
-	snprintf(cg->id, sizeof(cg->id), "%s", id);
 	struct cgroup_host h;
 	if (cgroup_host_find(&h) < 0)
 		return cai_fail_errno(err, errno, "cannot read /proc/self/mountinfo");
+	snprintf(cg->id, sizeof(cg->id), "%s", id);
 	cg->layout = h.layout;
-	unsigned asked = (limits->memory ? CGROUP_MEMORY : 0) | (limits->cpus > 0 ? CGROUP_CPU : 0) | (limits->pids ? CGROUP_PIDS : 0);
-	unsigned want = (asked | CGROUP_MEMORY | CGROUP_CPUACCT) & h.have;
+	cg->v2 = h.v2;
+	*have = h.have;
 	int r = 0;
-	if (asked & ~h.have) {
+	for (int i = 0; i < CGROUP_N; i++)
+		if (h.base[i] && asprintf(&cg->dir[i], "%s/" CGROUP_PARENT "/%s", h.base[i], id) < 0) {
+			cg->dir[i] = NULL;
+			r = cai_fail_errno(err, ENOMEM, "cannot name a control group");
+		}
+	cgroup_host_free(&h);
+	if (r < 0)
+		cgroup_close(cg);
+	return r;
+}
+
+static int make_dirs(struct cgroup *cg, unsigned want, struct cai_error *err)
+{
+	for (int i = 0; i < CGROUP_N; i++) {
+		if (!first_of(cg, i, want))
+			continue;
+		int r = make_dir(cg, i, err);
+		if (r == 1) {
+			/* One of this id is there: left by a crash. Its processes and its limits are not to be this one's. */
+			struct cgroup old = {.layout = cg->layout, .have = 1u << i, .v2 = cg->v2};
+			memcpy(old.id, cg->id, sizeof(old.id));
+			old.dir[i] = strdup(cg->dir[i]);
+			r = !old.dir[i] ? -1 : cgroup_destroy(&old, err);
+			if (r == 0)
+				r = make_dir(cg, i, err);
+			if (r == 1)
+				r = cai_fail(err, EBUSY, "the control group %s is in use", cg->dir[i]);
+		}
+		if (r < 0)
+			return -1;
+	}
+	/* A directory brings all controllers that lie there: on v2 all. */
+	for (int i = 0; i < CGROUP_N; i++)
+		for (int j = 0; j < CGROUP_N; j++)
+			if (cg->dir[i] && (want & (1u << j)) && cg->dir[j] && !strcmp(cg->dir[i], cg->dir[j]))
+				cg->have |= 1u << i;
+	return 0;
+}
+
+int cgroup_create(struct cgroup *cg, const char *id, const struct cgroup_limits *limits, struct cai_error *err)
+{
+	unsigned host;
+	if (name_group(cg, id, &host, err) < 0)
+		return -1;
+	unsigned asked = (limits->memory ? CGROUP_MEMORY : 0) | (limits->cpus > 0 ? CGROUP_CPU : 0) | (limits->pids ? CGROUP_PIDS : 0);
+	if (asked & ~host) {
 		char text[300];
 		cgroup_missing(text, sizeof(text));
-		r = cai_fail(err, ENOTSUP, "%s", *text ? text : "a limit that was asked for cannot be kept on this host");
+		cgroup_close(cg);
+		return cai_fail(err, ENOTSUP, "%s", *text ? text : "a limit that was asked for cannot be kept on this host");
 	}
-	for (int i = 0; i < CGROUP_N && r >= 0; i++)
-		if (want & (1u << i)) {
-			r = make_dir(cg, i, &h, err);
-			if (r == 1) {
-				/* One of this id is there: left by a crash. Begin anew. */
-				r = cgroup_destroy(cg, err);
-				snprintf(cg->id, sizeof(cg->id), "%s", id);
-				cg->layout = h.layout;
-				i = -1;
-			}
-		}
-	/* v2 gives all with the one directory. */
-	for (int i = 0; i < CGROUP_N && r >= 0; i++)
-		if ((h.have & (1u << i)) && !cg->dir[i])
-			for (int j = 0; j < CGROUP_N && !cg->dir[i]; j++)
-				if (cg->dir[j] && h.base[j] && !strcmp(h.base[i], h.base[j]) && (cg->dir[i] = strdup(cg->dir[j])))
-					cg->have |= 1u << i;
-	cgroup_host_free(&h);
-	if (r >= 0 && asked)
-		r = cgroup_apply(cg, limits, false, err);
-	if (r < 0) {
+	if (make_dirs(cg, (asked | CGROUP_MEMORY | CGROUP_CPUACCT) & host, err) < 0 || (asked && cgroup_apply(cg, limits, false, err) < 0)) {
 		cgroup_destroy(cg, NULL);
 		return -1;
 	}
@@ -159,25 +177,12 @@ int cgroup_create(struct cgroup *cg, const char *id, const struct cgroup_limits 
 
 int cgroup_open(struct cgroup *cg, const char *id, struct cai_error *err)
 {
-	*cg = (struct cgroup){.layout = CGROUP_NONE};
-	if (!good_id(id))
-		return cai_fail(err, EINVAL, "a control group cannot have the name \"%.80s\"", id ? id : "");
-	snprintf(cg->id, sizeof(cg->id), "%s", id);
-	struct cgroup_host h;
-	if (cgroup_host_find(&h) < 0)
-		return cai_fail_errno(err, errno, "cannot read /proc/self/mountinfo");
-	cg->layout = h.layout;
-	for (int i = 0; i < CGROUP_N; i++) {
-		if (!h.base[i] || asprintf(&cg->dir[i], "%s/" CGROUP_PARENT "/%s", h.base[i], id) < 0) {
-			cg->dir[i] = NULL;
-		} else if (access(cg->dir[i], F_OK) < 0) {
-			free(cg->dir[i]);
-			cg->dir[i] = NULL;
-		} else {
+	unsigned host;
+	if (name_group(cg, id, &host, err) < 0)
+		return -1;
+	for (int i = 0; i < CGROUP_N; i++)
+		if (cg->dir[i] && access(cg->dir[i], F_OK) == 0)
 			cg->have |= 1u << i;
-		}
-	}
-	cgroup_host_free(&h);
 	return 0;
 }
 
@@ -188,39 +193,23 @@ void cgroup_close(struct cgroup *cg)
 	*cg = (struct cgroup){.layout = CGROUP_NONE};
 }
 
-int cgroup_extend(const struct cgroup *cg, int bit, char **dir, struct cai_error *err)
-{
-	struct cgroup_host h;
-	*dir = NULL;
-	if (cgroup_host_find(&h) < 0)
-		return cai_fail_errno(err, errno, "cannot read /proc/self/mountinfo");
-	int r = 0;
-	if (!(h.have & (1u << bit)))
-		r = cai_fail(err, ENOTSUP, "this host has no control groups of %s", cgroup_controller_name(bit));
-	else
-		r = prepare(h.base[bit], h.have, cg->id, dir, err);
-	cgroup_host_free(&h);
-	if (r < 0) {
-		free(*dir);
-		*dir = NULL;
-		return -1;
-	}
-	return 0;
-}
-
 int cgroup_clone_fd(const struct cgroup *cg)
 {
-	return cg->layout == CGROUP_V2 && cg->dir[BIT_MEMORY] ? open(cg->dir[BIT_MEMORY], O_PATH | O_DIRECTORY | O_CLOEXEC)
-	       : cg->layout == CGROUP_V2 && cg->dir[BIT_FREEZER] ? open(cg->dir[BIT_FREEZER], O_PATH | O_DIRECTORY | O_CLOEXEC)
-								   : -1;
+	/* Only where one directory is all of it can a process be born there. */
+	if (cg->layout != CGROUP_V2)
+		return -1;
+	for (int i = 0; i < CGROUP_N; i++)
+		if (first_of(cg, i, cg->have))
+			return open(cg->dir[i], O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return -1;
 }
 
 int cgroup_enter_self(const struct cgroup *cg, struct cai_error *err)
 {
 	for (int i = 0; i < CGROUP_N; i++) {
-		if (!first_of(cg, i))
+		if (!first_of(cg, i, cg->have))
 			continue;
-		if (cgroup_write_file(cg->dir[i], is_v2(cg->dir[i]) ? "cgroup.procs" : "tasks", "0") < 0)
+		if (cgroup_write_file(cg->dir[i], cg->v2 & (1u << i) ? "cgroup.procs" : "tasks", "0") < 0)
 			return cai_fail_errno(err, errno, "cannot enter the control group %s", cg->dir[i]);
 	}
 	return 0;
@@ -231,7 +220,7 @@ int cgroup_add(const struct cgroup *cg, pid_t pid, struct cai_error *err)
 	char text[16];
 	snprintf(text, sizeof(text), "%d", (int)pid);
 	for (int i = 0; i < CGROUP_N; i++)
-		if (first_of(cg, i) && cgroup_write_file(cg->dir[i], "cgroup.procs", text) < 0)
+		if (first_of(cg, i, cg->have) && cgroup_write_file(cg->dir[i], "cgroup.procs", text) < 0)
 			return cai_fail_errno(err, errno, "cannot put process %d into the control group %s", (int)pid, cg->dir[i]);
 	return 0;
 }
@@ -280,18 +269,18 @@ int cgroup_kill(const struct cgroup *cg, struct cai_error *err)
 	struct kill_arg k = {.id = cg->id};
 	unsigned waited = 0, step = 1;
 	for (int i = 0; i < CGROUP_N; i++)
-		if (first_of(cg, i))
+		if (first_of(cg, i, CGROUP_ALL & cg->v2))
 			cgroup_write_file(cg->dir[i], "cgroup.kill", "1"); /* v2 since 5.14; elsewhere there is no such file */
 	for (;;) {
 		int left = 0;
 		for (int i = 0; i < CGROUP_N; i++) {
-			int n = first_of(cg, i) ? cgroup_each(cg->dir[i], kill_one, &k) : 0;
+			int n = first_of(cg, i, CGROUP_ALL) ? cgroup_each(cg->dir[i], kill_one, &k) : 0;
 			left += n > 0 ? n : 0;
 		}
 		if (!left)
 			return 0;
 		/* A frozen process of v1 dies only when it thaws; v2 kills it as it is. */
-		if (cg->dir[BIT_FREEZER])
+		if (cg->dir[BIT_FREEZER] && !(cg->v2 & CGROUP_FREEZER))
 			cgroup_write_file(cg->dir[BIT_FREEZER], "freezer.state", "THAWED");
 		if (waited >= KILL_TIMEOUT_MS)
 			return cai_fail(err, EBUSY, "%d processes of %s do not end", left, cg->id);
@@ -321,14 +310,9 @@ int cgroup_destroy(struct cgroup *cg, struct cai_error *err)
 {
 	int r = 0;
 	bool killed = false;
-	/* What was added later, by another process of ours, goes as well. */
-	struct cgroup all;
-	if (*cg->id && cgroup_open(&all, cg->id, NULL) == 0) {
-		cgroup_close(cg);
-		*cg = all;
-	}
+	/* All that could have been made, since an update or a pause may have added to it later. */
 	for (int i = 0; i < CGROUP_N; i++) {
-		if (!first_of(cg, i))
+		if (!first_of(cg, i, CGROUP_ALL))
 			continue;
 		for (unsigned waited = 0, step = 1; remove_tree(cg->dir[i], 0) < 0; waited += step, step = step < 16 ? step * 2 : 16) {
 			if (!killed && cgroup_kill(cg, err) < 0)

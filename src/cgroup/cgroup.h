@@ -51,12 +51,13 @@ struct cgroup_stats {
 	uint64_t pids, pids_limit;             /* limit 0: none */
 };
 
-/* A group. Plain data: no descriptor is held; copy and drop it at will. */
+/* A group: names only, no descriptor is held. */
 struct cgroup {
 	char id[CGROUP_ID_MAX + 1];
 	enum cgroup_layout layout;
-	unsigned have;             /* the controllers in which the group exists */
-	char *dir[CGROUP_N];       /* by bit number: the group's absolute directory, owned; on v2 all the same */
+	unsigned have;       /* the controllers in which the group was made, or found by cgroup_open() */
+	unsigned v2;         /* the controllers whose directory is one of cgroup v2 */
+	char *dir[CGROUP_N]; /* by bit number: the group's absolute directory, also where it is not made yet; owned; on v2 all the same */
 };
 
 /* What the host offers: layout and the controllers in which groups can be made. Costs one read of /proc/self/mountinfo. */

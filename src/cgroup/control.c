@@ -98,24 +98,22 @@ static int move_one(pid_t pid, void *arg)
 }
 
 /* The directory for a controller, made now where it was not needed before. */
-static char *dir_for(const struct cgroup *cg, int bit, struct cai_error *err)
+static const char *dir_for(const struct cgroup *cg, int bit, struct cai_error *err)
 {
-	if (cg->dir[bit])
-		return strdup(cg->dir[bit]);
-	char *dir = NULL;
-	if (cgroup_extend(cg, bit, &dir, err) < 0)
+	int r = cg->have & (1u << bit) ? 1 : cgroup_extend(cg, bit, err);
+	if (r < 0)
 		return NULL;
 	/* Twice: what was forked during the first pass is caught by the second, since its parent was moved by then. */
-	for (int pass = 0; pass < 2; pass++)
+	for (int pass = 0; r == 0 && pass < 2; pass++)
 		for (int i = 0; i < CGROUP_N; i++)
-			if (i != bit && cg->dir[i]) {
-				cgroup_each(cg->dir[i], move_one, &(struct move_arg){.dir = dir});
+			if (i != bit && (cg->have & (1u << i))) {
+				cgroup_each(cg->dir[i], move_one, &(struct move_arg){.dir = cg->dir[bit]});
 				break;
 			}
-	return dir;
+	return cg->dir[bit];
 }
 
-int cgroup_apply(struct cgroup *cg, const struct cgroup_limits *limits, bool update, struct cai_error *err)
+int cgroup_apply(const struct cgroup *cg, const struct cgroup_limits *limits, bool update, struct cai_error *err)
 {
 	struct {
 		int bit;
@@ -123,15 +121,14 @@ int cgroup_apply(struct cgroup *cg, const struct cgroup_limits *limits, bool upd
 	} todo[] = {{BIT_MEMORY, limits->memory != 0}, {BIT_CPU, limits->cpus > 0}, {BIT_PIDS, limits->pids != 0}};
 	for (unsigned i = 0; i < sizeof(todo) / sizeof(todo[0]); i++) {
 		/* "No limit" has to be written only over another one, where the group has the controller. */
-		if (!todo[i].set && (!update || !cg->dir[todo[i].bit]))
+		if (!todo[i].set && (!update || !cg->dir[todo[i].bit] || access(cg->dir[todo[i].bit], F_OK) < 0))
 			continue;
-		char *dir = dir_for(cg, todo[i].bit, err);
+		const char *dir = dir_for(cg, todo[i].bit, err);
 		if (!dir)
 			return -1;
 		int r = todo[i].bit == BIT_MEMORY ? set_memory(dir, limits->memory, err)
 			: todo[i].bit == BIT_CPU  ? set_cpu(dir, limits->cpus, err)
 						  : set_pids(dir, limits->pids, err);
-		free(dir);
 		if (r < 0)
 			return -1;
 	}
@@ -140,21 +137,12 @@ int cgroup_apply(struct cgroup *cg, const struct cgroup_limits *limits, bool upd
 
 int cgroup_update(const struct cgroup *cg, const struct cgroup_limits *limits, struct cai_error *err)
 {
-	struct cgroup now;
-	if (cgroup_open(&now, cg->id, err) < 0)
-		return -1;
-	int r = cgroup_apply(&now, limits, true, err);
-	cgroup_close(&now);
-	return r;
+	return cgroup_apply(cg, limits, true, err);
 }
 
 int cgroup_freeze(const struct cgroup *cg, bool frozen, struct cai_error *err)
 {
-	struct cgroup now;
-	if (cgroup_open(&now, cg->id, err) < 0)
-		return -1;
-	char *dir = dir_for(&now, BIT_FREEZER, err);
-	cgroup_close(&now);
+	const char *dir = dir_for(cg, BIT_FREEZER, err);
 	if (!dir)
 		return -1;
 	bool v2 = exists(dir, "cgroup.freeze");
@@ -176,7 +164,6 @@ int cgroup_freeze(const struct cgroup *cg, bool frozen, struct cai_error *err)
 		}
 		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 	}
-	free(dir);
 	return r;
 }
 
@@ -213,31 +200,28 @@ static void stat_memory(const char *dir, struct cgroup_stats *s)
 	s->oom_kills = field(dir, "memory.oom_control", "oom_kill");
 }
 
-int cgroup_stat(const struct cgroup *given, struct cgroup_stats *s, struct cai_error *err)
+int cgroup_stat(const struct cgroup *cg, struct cgroup_stats *s, struct cai_error *err)
 {
-	struct cgroup cg;
 	*s = (struct cgroup_stats){0};
-	if (cgroup_open(&cg, given->id, err) < 0)
-		return -1;
-	if (cg.dir[BIT_MEMORY]) {
-		s->have |= CGROUP_MEMORY;
-		stat_memory(cg.dir[BIT_MEMORY], s);
-	}
-	if (cg.dir[BIT_CPUACCT]) {
-		const char *d = cg.dir[BIT_CPUACCT];
-		s->have |= CGROUP_CPUACCT;
+	/* What exists now: an update may have added a controller since. */
+	for (int i = 0; i < CGROUP_N; i++)
+		if (cg->dir[i] && access(cg->dir[i], F_OK) == 0)
+			s->have |= 1u << i;
+	if (cg->have && !s->have)
+		return cai_fail(err, ENOENT, "the control group of %s is gone", cg->id);
+	if (s->have & CGROUP_MEMORY)
+		stat_memory(cg->dir[BIT_MEMORY], s);
+	if (s->have & CGROUP_CPUACCT) {
+		const char *d = cg->dir[BIT_CPUACCT];
 		s->cpu_ns = exists(d, "cpuacct.usage") ? number(d, "cpuacct.usage") : field(d, "cpu.stat", "usage_usec") * 1000;
 	}
-	if (cg.dir[BIT_CPU]) {
-		const char *d = cg.dir[BIT_CPU];
-		s->have |= CGROUP_CPU;
+	if (s->have & CGROUP_CPU) {
+		const char *d = cg->dir[BIT_CPU];
 		s->throttled_ns = exists(d, "cpu.max") ? field(d, "cpu.stat", "throttled_usec") * 1000 : field(d, "cpu.stat", "throttled_time");
 	}
-	if (cg.dir[BIT_PIDS]) {
-		s->have |= CGROUP_PIDS;
-		s->pids = number(cg.dir[BIT_PIDS], "pids.current");
-		s->pids_limit = number(cg.dir[BIT_PIDS], "pids.max");
+	if (s->have & CGROUP_PIDS) {
+		s->pids = number(cg->dir[BIT_PIDS], "pids.current");
+		s->pids_limit = number(cg->dir[BIT_PIDS], "pids.max");
 	}
-	cgroup_close(&cg);
 	return 0;
 }

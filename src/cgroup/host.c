@@ -122,7 +122,7 @@ static void parse_line(struct cgroup_host *h, char *line, char **v2)
 			h->have |= 1u << i;
 }
 
-void cgroup_host_parse(struct cgroup_host *h, char *mountinfo, const char *own, unsigned *v2_bits)
+void cgroup_host_parse(struct cgroup_host *h, char *mountinfo, unsigned *v2_bits)
 {
 	*h = (struct cgroup_host){.layout = CGROUP_NONE};
 	*v2_bits = 0;
@@ -137,7 +137,6 @@ void cgroup_host_parse(struct cgroup_host *h, char *mountinfo, const char *own, 
 	for (int i = 0; v2 && i < CGROUP_N; i++)
 		if (!h->base[i] && (h->base[i] = strdup(v2)))
 			*v2_bits |= 1u << i;
-	(void)own;
 }
 
 /* The controllers that a v2 directory can pass on; freezing and CPU accounting belong to every group there. */
@@ -153,8 +152,7 @@ static unsigned v2_controllers(const char *dir)
 	return have | CGROUP_FREEZER | CGROUP_CPUACCT;
 }
 
-/* The caller's own group in the hierarchy whose line in /proc/self/cgroup has this controller ("" for v2). */
-static char *own_group(const char *own, const char *controller, const char *base)
+char *cgroup_own_group(const char *own, const char *controller, const char *base)
 {
 	for (const char *p = own; p && *p; p = strchr(p, '\n'), p += p != NULL) {
 		const char *list = strchr(p, ':'), *path = list ? strchr(list + 1, ':') : NULL, *end = path ? strchr(path, '\n') : NULL;
@@ -197,7 +195,7 @@ int cgroup_host_find(struct cgroup_host *h)
 	if (file_read_all("/proc/self/mountinfo", MIB(16), &mounts, &n, &err) < 0)
 		return -1;
 	unsigned v2_bits;
-	cgroup_host_parse(h, mounts, NULL, &v2_bits);
+	cgroup_host_parse(h, mounts, &v2_bits);
 	for (int i = 0; i < CGROUP_N; i++) {
 		bool v2 = v2_bits & (1u << i);
 		if (!h->base[i])
@@ -205,7 +203,7 @@ int cgroup_host_find(struct cgroup_host *h)
 		if (!writable(h->base[i])) {
 			if (!own && file_read_all("/proc/self/cgroup", KIB(64), &own, &n, &err) < 0)
 				return -1;
-			char *mine = own_group(own, v2 ? "" : names[i], h->base[i]);
+			char *mine = cgroup_own_group(own, v2 ? "" : names[i], h->base[i]);
 			if (mine && !writable(mine)) {
 				free(mine);
 				mine = NULL;
@@ -216,6 +214,7 @@ int cgroup_host_find(struct cgroup_host *h)
 		}
 		if (h->base[i] && (!v2 || (v2_controllers(h->base[i]) & (1u << i)))) {
 			h->have |= 1u << i;
+			h->v2 |= v2 ? 1u << i : 0;
 		} else {
 			free(h->base[i]);
 			h->base[i] = NULL;

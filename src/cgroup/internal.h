@@ -8,20 +8,24 @@
 #include "cgroup/cgroup.h"
 
 #define CGROUP_PARENT  "caisson"
-#define CGROUP_CPU_BIT 1 /* index of CGROUP_CPU in cgroup.dir; the others follow from the enum likewise */
 
 /* Where groups can be made: for each controller the directory under which caisson/ lies. */
 struct cgroup_host {
 	enum cgroup_layout layout;
 	unsigned have;
+	unsigned v2;          /* controllers that version 2 offers */
 	bool no_permission;   /* there are hierarchies, but this user may not make groups in them */
 	char *base[CGROUP_N]; /* owned; NULL where the controller is not in `have` */
 };
 
 int cgroup_host_find(struct cgroup_host *h);
 void cgroup_host_free(struct cgroup_host *h);
-/* The same from given text of mountinfo and of /proc/self/cgroup, without touching the file system: for tests and the fuzzer. */
-void cgroup_host_parse(struct cgroup_host *h, char *mountinfo, const char *own, unsigned *v2_bits);
+/* Its first half: where which controllers are mounted, from a text like /proc/self/mountinfo, which is changed. *v2_bits: those that could be of
+ * version 2, if that offers them. */
+void cgroup_host_parse(struct cgroup_host *h, char *mountinfo, unsigned *v2_bits);
+/* From a text like /proc/self/cgroup: the caller's own directory in the hierarchy of that controller ("": version 2), below base; NULL where
+ * there is none. The caller frees it. */
+char *cgroup_own_group(const char *own, const char *controller, const char *base);
 
 /* Files of a group. Reads give the text NUL-terminated; -1 with errno. */
 int cgroup_read_file(const char *dir, const char *name, char *text, size_t size);
@@ -30,10 +34,10 @@ int cgroup_write_file(const char *dir, const char *name, const char *text);
 uint64_t cgroup_field(const char *text, const char *key);
 
 const char *cgroup_controller_name(int bit);
-/* On v1, a controller that was not needed until now: makes the group there and brings its processes in. */
-int cgroup_extend(const struct cgroup *cg, int bit, char **dir, struct cai_error *err);
+/* On v1, a controller that was not needed until now: makes the group's directory there. 1 where it was there already. */
+int cgroup_extend(const struct cgroup *cg, int bit, struct cai_error *err);
 /* Calls fn for each process in the group; stops when fn returns nonzero. Returns how many there were, -1 with errno. */
 int cgroup_each(const char *dir, int (*fn)(pid_t pid, void *arg), void *arg);
-int cgroup_apply(struct cgroup *cg, const struct cgroup_limits *limits, bool update, struct cai_error *err);
+int cgroup_apply(const struct cgroup *cg, const struct cgroup_limits *limits, bool update, struct cai_error *err);
 
 #endif

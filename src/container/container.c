@@ -225,7 +225,7 @@ static int start_once(const struct container_spec *s, bool userns, struct contai
 	out->landlock = r.landlock;
 	out->seccomp = r.seccomp;
 	if (*note)
-		snprintf(out->note, sizeof(out->note), "%s", note);
+		snprintf(out->note + strlen(out->note), sizeof(out->note) - strlen(out->note), "%s%s", *out->note ? "; " : "", note);
 	return 0;
 }
 
@@ -245,11 +245,13 @@ int container_start(const struct container_spec *spec, struct container *out, st
 		/* No group, none asked for: the container runs without, and says so. */
 		snprintf(out->note, sizeof(out->note), "%.190s", why.text);
 	}
+	if (!out->cgroup.have && !*out->note)
+		cgroup_missing(out->note, sizeof(out->note));
 	snprintf(out->id, sizeof(out->id), "%s", spec->id);
 	bool no_idmap, userns = spec->userns != CONTAINER_USERNS_NEVER;
 	int r = start_once(spec, userns, out, &no_idmap, &why);
 	if (r < 0 && no_idmap && spec->userns == CONTAINER_USERNS_AUTO && geteuid() == 0) {
-		snprintf(out->note, sizeof(out->note), "no user namespace: %.170s", why.text);
+		snprintf(out->note + strlen(out->note), sizeof(out->note) - strlen(out->note), "%sno user namespace: %s", *out->note ? "; " : "", why.text);
 		r = start_once(spec, false, out, &no_idmap, &why);
 	}
 	if (r < 0) {

@@ -81,7 +81,7 @@ struct container {
 	bool userns;          /* root in the container is not root on the host */
 	uint32_t uid_base;    /* the host's user that the container's root is, where userns */
 	bool landlock, seccomp; /* in force */
-	char note[200];       /* what is weaker than asked on this host, one sentence, else "" */
+	char note[480];       /* what is weaker on this host than it could be, joined by "; ", else "" */
 };
 
 /* Starts it; returns when the agent has been executed. On failure nothing is left (no process, no cgroup, no mount), and *err says what
