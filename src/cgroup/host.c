@@ -152,26 +152,31 @@ static unsigned v2_controllers(const char *dir)
 	return have | CGROUP_FREEZER | CGROUP_CPUACCT;
 }
 
+/* Whether a path from the kernel goes up: a group outside of what this cgroup namespace shows. */
+static bool goes_up(const char *path)
+{
+	for (const char *p = path; (p = strstr(p, "/..")); p += 3)
+		if (!p[3] || p[3] == '/')
+			return true;
+	return false;
+}
+
 char *cgroup_own_group(const char *own, const char *controller, const char *base)
 {
-	for (const char *p = own; p && *p; p = strchr(p, '\n'), p += p != NULL) {
-		const char *list = strchr(p, ':'), *path = list ? strchr(list + 1, ':') : NULL, *end = path ? strchr(path, '\n') : NULL;
-		if (!path)
-			return NULL;
-		char words[256];
-		size_t n = (size_t)(path - list - 1);
-		if (n >= sizeof(words))
-			continue;
-		memcpy(words, list + 1, n);
-		words[n] = 0;
-		if (*controller ? !has_word(words, controller) : n != 0)
-			continue;
-		char *out = NULL;
-		int len = end ? (int)(end - path - 1) : (int)strlen(path + 1);
-		/* "/.." means a group outside of what this cgroup namespace shows. */
-		if (strstr(path, "/../") || len <= 1 || asprintf(&out, "%s%.*s", base, len, path + 1) < 0)
-			return NULL;
-		return out;
+	while (*own) {
+		size_t n = strcspn(own, "\n");
+		char line[4096], *out = NULL;
+		if (n < sizeof(line)) {
+			memcpy(line, own, n);
+			line[n] = 0;
+			char *list = strchr(line, ':'), *path = list ? strchr(list + 1, ':') : NULL;
+			if (path) {
+				*path++ = 0;
+				if (*controller ? has_word(list + 1, controller) : !list[1])
+					return path[0] != '/' || !path[1] || goes_up(path) || asprintf(&out, "%s%s", base, path) < 0 ? NULL : out;
+			}
+		}
+		own += n + (own[n] == '\n');
 	}
 	return NULL;
 }
