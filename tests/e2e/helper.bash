@@ -15,6 +15,8 @@ e2e_setup_file() {
 	export XDG_CACHE_HOME=$BATS_FILE_TMPDIR/cache XDG_STATE_HOME=$BATS_FILE_TMPDIR/state
 	mkdir -p "$CAISSON_LIBEXEC"
 	cp "$E2E_MONITOR" "$CAISSON_LIBEXEC/caisson-vmm"
+	local helper
+	for helper in ${E2E_LIBEXEC//:/ }; do ln -s "$helper" "$CAISSON_LIBEXEC/"; done
 	if [ "$E2E_ENGINE" = fake ]; then
 		export CAISSON_SHARE=$BATS_FILE_TMPDIR/share
 		mkdir -p "$CAISSON_SHARE"
