@@ -23,6 +23,9 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/util.h"
+#include "cgroup/cgroup.h"
+#include "container/container.h"
+#include "net/net.h"
 #include "sandbox/paths.h"
 
 #define CGROUP2_MAGIC 0x63677270
@@ -215,31 +218,39 @@ static void look_at_namespaces(struct host_report *r)
 
 static void look_at_cgroups(struct host_report *r)
 {
-	struct statfs fs;
-	char have[256] = "";
-	if (statfs("/sys/fs/cgroup", &fs) == 0 && fs.f_type == CGROUP2_MAGIC) {
-		cleanup_close int fd = open("/sys/fs/cgroup/cgroup.controllers", O_RDONLY | O_CLOEXEC);
-		ssize_t n = fd < 0 ? 0 : file_read_full(fd, have, sizeof(have) - 1);
-		have[n > 0 ? n - 1 : 0] = 0;
-		add(r, "cgroups", FINDING_OK, "v2 (%s)", have);
-		return;
-	}
+	static const char *const layouts[] = {[CGROUP_NONE] = "none", [CGROUP_V1] = "v1", [CGROUP_HYBRID] = "hybrid", [CGROUP_V2] = "v2"};
+	static const char *const names[CGROUP_N] = {"memory", "cpu", "pids", "freezer", "cpuacct"};
+	unsigned have;
+	enum cgroup_layout layout = cgroup_probe(&have);
+	char missing[256], list[64] = "";
 	size_t n = 0;
-	static const char *const v1[] = {"cpu", "memory", "pids", "blkio", "freezer"};
-	for (size_t i = 0; i < ARRAY_LEN(v1); i++) {
-		char path[64];
-		snprintf(path, sizeof(path), "/sys/fs/cgroup/%s", v1[i]);
-		if (access(path, F_OK) == 0)
-			n += (size_t)snprintf(have + n, sizeof(have) - n, "%s%s", n ? " " : "", v1[i]);
-	}
-	bool hybrid = statfs("/sys/fs/cgroup/unified", &fs) == 0 && fs.f_type == CGROUP2_MAGIC;
-	struct finding *f;
-	if (n)
-		f = add(r, "cgroups", FINDING_DEGRADED, "%s (v1: %s)", hybrid ? "hybrid" : "v1", have);
-	else
-		f = add(r, "cgroups", FINDING_MISSING, "none mounted at /sys/fs/cgroup");
-	mend(f, "microVMs do not need them; for limits on containers boot with "
-		"systemd.unified_cgroup_hierarchy=1");
+	for (unsigned i = 0; i < CGROUP_N; i++)
+		if (have & 1u << i)
+			n += (size_t)snprintf(list + n, sizeof(list) - n, "%s%s", n ? " " : "", names[i]);
+	cgroup_missing(missing, sizeof(missing));
+	struct finding *f = add(r, "cgroups", !missing[0] ? FINDING_OK : have ? FINDING_DEGRADED : FINDING_MISSING, "%s%s%s%s%s", layouts[layout],
+				list[0] ? ": " : "", list, missing[0] ? "; " : "", missing);
+	if (missing[0])
+		mend(f, "limits that cannot be kept are refused when they are asked for; as root all that the host's kernel offers can be used");
+}
+
+static void look_at_containers(struct host_report *r)
+{
+	char text[300];
+	bool ok = container_probe(text, sizeof(text));
+	struct finding *f = add(r, "containers", !ok ? FINDING_MISSING : text[0] ? FINDING_DEGRADED : FINDING_OK, "%s",
+				text[0] ? text : "can be made");
+	if (!ok)
+		mend(f, "microVMs are not concerned; --engine container is refused");
+}
+
+static void look_at_network(struct host_report *r)
+{
+	char text[300];
+	bool ok = net_describe(text, sizeof(text)) == 0;
+	struct finding *f = add(r, "network", ok ? FINDING_OK : FINDING_MISSING, "%s", text);
+	if (!ok)
+		mend(f, "until then sandboxes need --network none");
 }
 
 static void look_at_filesystems(struct host_report *r)
@@ -336,6 +347,8 @@ void host_examine(struct host_report *r, bool fresh)
 	look_at_kvm(r, fresh);
 	look_at_namespaces(r);
 	look_at_cgroups(r);
+	look_at_containers(r);
+	look_at_network(r);
 	look_at_filesystems(r);
 	look_at_resources(r);
 	look_at_parts(r);

@@ -139,7 +139,7 @@ static void conclude_session(struct sandbox *s)
 	const struct session_result *r = session_result(s->session);
 	if (r->end == SESSION_EXITED) {
 		int status = r->signal ? 128 + (int)(r->signal & 0x7f) : (int)(r->status & 0xff);
-		s->state->oom |= r->oom;
+		s->state->oom |= r->oom || (status && s->ops->oom(s->engine));
 		if (!r->lost_output) {
 			conclude(s, status, "");
 			return;

@@ -59,7 +59,7 @@ logged() { "$CAISSON" logs "$1" 2>&1 | grep -q "$2"; }
 	run new --name keep -- sh -c 'echo first >>/root/file; cat /root/file; exit 3'
 	[ "$status" -eq 3 ]
 	[ "$("$CAISSON" ps -q)" = "" ]
-	[ "$(get keep 'd["status"], d["exit_code"]')" = "('exited', 3)" ]
+	[ "$(get keep 'd["status"], d["exit_code"]')" = "exited 3" ]
 	run cai start -a keep
 	[ "$status" -eq 3 ]
 	[ "$output" = $'first\nfirst' ]
@@ -83,7 +83,7 @@ logged() { "$CAISSON" logs "$1" 2>&1 | grep -q "$2"; }
 	[ "$status" -eq 1 ]
 	[[ $output == *"is running"* ]]
 	[ "$(cai stop bg)" = bg ]
-	[ "$(get bg 'd["status"], d["exit_code"]')" = "('exited', 5)" ]
+	[ "$(get bg 'd["status"], d["exit_code"]')" = "exited 5" ]
 	logged bg bye
 	[ "$(cai stop bg)" = bg ] # twice is no error
 	[ "$("$CAISSON" ps -aq --filter exited=5)" = "$id" ]
@@ -123,9 +123,9 @@ logged() { "$CAISSON" logs "$1" 2>&1 | grep -q "$2"; }
 
 @test "exec runs in the same sandbox, as asked" {
 	start_loop x -e FROM=run
-	run cai exec x sh -c 'echo hi >/root/mark; exit 4'
+	run cai exec x sh -c "echo hi >/tmp/mark; exit 4"
 	[ "$status" -eq 4 ]
-	[ "$(cai exec -u 5:6 -w /root -e N=1 x sh -c 'id -u; id -g; pwd; cat mark; echo $N $FROM')" = $'5\n6\n/root\nhi\n1 run' ]
+	[ "$(cai exec -u 5:6 -w /tmp -e N=1 x sh -c 'id -u; id -g; pwd; cat mark; echo $N $FROM')" = $'5\n6\n/tmp\nhi\n1 run' ]
 	[ "$(echo through | cai exec -i x cat)" = through ]
 	run cai exec x no-such-program
 	[ "$status" -eq 127 ]
@@ -236,9 +236,9 @@ assert s["name"] == "t" and s["host"]["memory"] > 0 and s["guest"]["memory"]["to
 	run cai inspect made
 	[ "$status" -eq 1 ]
 	cai update --cpus 0.5 --stop-timeout 3 other
-	[ "$(get other 'd["config"]["cpu_milli"], d["config"]["stop_timeout"]')" = "(500, 3)" ]
+	[ "$(get other 'd["config"]["cpu_milli"], d["config"]["stop_timeout"]')" = "500 3" ]
 	cai restart other
-	[ "$(get other 'd["status"], d["starts"]')" = "('running', 2)" ]
+	[ "$(get other 'd["status"], d["starts"]')" = "running 2" ]
 	cai stop other
 	run cai rename other 'bad name'
 	[ "$status" -eq 1 ]
@@ -271,7 +271,7 @@ print([json.loads(l)["event"] for l in sys.stdin if json.loads(l)["name"] == "ev
 	start_loop victim
 	cai exec victim sh -c 'echo kept >/root/kept; sync'
 	kill -9 "$(get victim 'd["runner_pid"]')"
-	ended() { [ "$(get victim 'd["status"], d["exit_code"]')" = "('exited', 137)" ]; }
+	ended() { [ "$(get victim 'd["status"], d["exit_code"]')" = "exited 137" ]; }
 	wait_for ended
 	[[ $(get victim 'd["error"]') == *"was killed"* ]]
 	no_monitors() { [ -z "$(monitors)" ]; }
@@ -290,7 +290,7 @@ print([json.loads(l)["event"] for l in sys.stdin if json.loads(l)["name"] == "ev
 }
 
 @test "memory has a limit, and running out of it is said" {
-	[ "$E2E_KIND" != container ] || "$CAISSON" doctor --cached | grep -q '^ok *cgroups' || skip "this host has no memory controller"
+	[ "$E2E_KIND" != container ] || "$CAISSON" doctor --cached | grep -q "cgroups .*memory" || skip "this host has no memory controller"
 	run new --name hog -m 96M -- sh -c 'a=x; while :; do a=$a$a; done'
 	[ "$status" -ne 0 ]
 	[ "$(get hog 'd["oom_killed"]')" = True ]
@@ -324,7 +324,7 @@ print([json.loads(l)["event"] for l in sys.stdin if json.loads(l)["name"] == "ev
 
 @test "a published port leads to the sandbox" {
 	[ "$(id -u)" = 0 ] || skip "tested as root"
-	new -d --name web -p 0:8080 -- sh -c 'mkdir /www; echo served >/www/index.html; echo ready; httpd -f -p 8080 -h /www'
+	new -d --name web -p 8080 -- sh -c 'mkdir /www; echo served >/www/index.html; echo ready; httpd -f -p 8080 -h /www'
 	wait_for logged web ready
 	port=$(cai port web | sed 's/.*127\.0\.0\.1:\([0-9]*\) .*/\1/')
 	served() { [ "$(curl -s --max-time 5 "http://127.0.0.1:$port/")" = served ]; }
