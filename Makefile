@@ -39,6 +39,7 @@ check-long:
 bench: build kernel
 	@scripts/packages.sh install build check bench
 	@BUILD='$(BUILD)' tests/bench/bench.py $(BENCH)
+	@BUILD='$(BUILD)' tests/bench/images.py
 
 fuzz:
 	@BUILD='$(BUILD)' scripts/fuzz.sh

@@ -3,6 +3,7 @@
  * `caisson image ...`. What only looks into the store or removes from it is done here; what unpacks is done
  * by caisson-image.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -12,11 +13,14 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/file.h"
 #include "base/util.h"
 #include "cli/cli.h"
 #include "cli/image_helper.h"
 #include "cli/json.h"
 #include "image/store.h"
+
+#define MAX_CONFIG (1u << 20) /* bytes of a sandbox's configuration */
 
 void help_image(void)
 {
@@ -28,24 +32,25 @@ void help_image(void)
 	     "  ls                   list images\n"
 	     "  inspect REF...       print all that is known of images, as JSON\n"
 	     "  rm REF...            remove names, and images with their last name\n"
-	     "  prune                remove images that have no name, and what interrupted pulls left\n"
+	     "  prune                remove images that have no name and no sandbox, and what interrupted "
+	     "pulls "
+	     "left\n"
 	     "  export REF FILE      write an image's root file system to FILE, as EROFS\n\n"
 	     "  --json       print JSON\n"
-	     "  -q, --quiet  print ids only\n\n"
+	     "  -q, --quiet  print ids only\n"
+	     "  -f, --force  rm: also images that sandboxes were made from; those cannot be started again\n\n"
 	     "REF is a name or at least six digits of an image's id.");
 }
 
-enum { O_JSON, O_QUIET, O_HELP, O_PACKAGES };
+enum { O_JSON, O_QUIET, O_HELP, O_FORCE, O_PACKAGES };
 static const struct cli_option options[] = {
-    {"json", 0, OPT_FLAG, O_JSON},
-    {"quiet", 'q', OPT_FLAG, O_QUIET},
-    {"help", 'h', OPT_FLAG, O_HELP},
-    {"packages", 0, OPT_VALUE, O_PACKAGES},
-    {NULL, 0, 0, 0},
+    {"json", 0, OPT_FLAG, O_JSON},	    {"quiet", 'q', OPT_FLAG, O_QUIET},
+    {"help", 'h', OPT_FLAG, O_HELP},	    {"force", 'f', OPT_FLAG, O_FORCE},
+    {"packages", 0, OPT_VALUE, O_PACKAGES}, {NULL, 0, 0, 0},
 };
 
 struct image_args {
-	bool flag[3];
+	bool flag[4];
 	const char *packages;
 	const char *words[64];
 	int n;
@@ -171,13 +176,37 @@ static int do_inspect(struct image_args *a, struct cai_error *err)
 	return cli_print_json(all);
 }
 
+/* How many sandboxes were made from an image: those whose configuration (sandbox/store.h) names it. */
+static unsigned count_sandboxes(void *ctx, const char *id)
+{
+	const struct image_args *a = ctx;
+	unsigned n = 0;
+	int fd = openat(a->store.dir, "../sandboxes", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	cleanup_closedir DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	for (struct dirent *e; d && (e = readdir(d));) {
+		char path[300];
+		cleanup_free char *text = malloc(MAX_CONFIG);
+		snprintf(path, sizeof(path), "%s/config.json", e->d_name);
+		cleanup_close int file = e->d_name[0] == '.' || !text
+					     ? -1
+					     : openat(dirfd(d), path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+		ssize_t got = file < 0 ? -1 : file_read_full(file, text, MAX_CONFIG);
+		json_t *o = got > 0 ? json_loadb(text, (size_t)got, 0, NULL) : NULL;
+		const char *of = json_string_value(json_object_get(o, "image_id"));
+		n += of && !strcmp(of, id);
+		json_decref(o);
+	}
+	return n;
+}
+
 static int do_rm(struct image_args *a, struct cai_error *err)
 {
+	struct image_users users = {.count = count_sandboxes, .ctx = a};
 	int status = 0;
 	json_t *all = json_array(), *v;
 	size_t j;
 	for (int k = 0; k < a->n; k++) {
-		json_t *o = image_store_remove(&a->store, a->words[k], err);
+		json_t *o = image_store_remove(&a->store, a->words[k], a->flag[O_FORCE] ? NULL : &users, err);
 		if (!o) { /* the others are still removed, as with rm(1) */
 			cli_say("%s", err->text);
 			status = CLI_EXIT_USAGE;
@@ -199,7 +228,8 @@ static int do_rm(struct image_args *a, struct cai_error *err)
 
 static int do_prune(struct image_args *a, struct cai_error *err)
 {
-	json_t *o = image_store_prune(&a->store, err), *v;
+	struct image_users users = {.count = count_sandboxes, .ctx = a};
+	json_t *o = image_store_prune(&a->store, &users, err), *v;
 	size_t j;
 	if (!o)
 		return -1;

@@ -430,7 +430,13 @@ static int64_t delete_image(struct image_store *s, const char *id)
 	return (int64_t)st.st_blocks * 512;
 }
 
-json_t *image_store_remove(struct image_store *s, const char *ref, struct cai_error *err)
+static unsigned used(const struct image_users *users, const char *id)
+{
+	return users ? users->count(users->ctx, id) : 0;
+}
+
+json_t *image_store_remove(struct image_store *s, const char *ref, const struct image_users *users,
+			   struct cai_error *err)
 {
 	char id[IMAGE_DIGEST_LEN + 1], tag[720];
 	cleanup_close int lock = image_store_lock(s, err);
@@ -440,6 +446,15 @@ json_t *image_store_remove(struct image_store *s, const char *ref, struct cai_er
 	if (!tags)
 		return NULL;
 	size_t k, left = json_array_size(mine);
+	unsigned users_left = !tag[0] || left <= 1 ? used(users, id) : 0;
+	if (users_left) {
+		json_decref(tags);
+		json_decref(mine);
+		json_decref(gone);
+		cai_fail(err, EBUSY, "the image %s is used by %u sandbox%s; remove %s first, or use --force",
+			 ref, users_left, users_left == 1 ? "" : "es", users_left == 1 ? "that" : "those");
+		return NULL;
+	}
 	json_array_foreach(mine, k, v)
 	{
 		const char *name = json_string_value(v);
@@ -475,7 +490,7 @@ static void drop_blob(void *ctx, int dir, const char *name)
 		*(int64_t *)ctx += (int64_t)st.st_blocks * 512;
 }
 
-json_t *image_store_prune(struct image_store *s, struct cai_error *err)
+json_t *image_store_prune(struct image_store *s, const struct image_users *users, struct cai_error *err)
 {
 	cleanup_close int lock = image_store_lock(s, err);
 	json_t *list = lock < 0 ? NULL : image_store_list(s, err), *deleted = json_array(), *v;
@@ -485,7 +500,8 @@ json_t *image_store_prune(struct image_store *s, struct cai_error *err)
 		return NULL;
 	json_array_foreach(list, k, v)
 	{
-		if (json_array_size(json_object_get(v, "tags")))
+		if (json_array_size(json_object_get(v, "tags")) ||
+		    used(users, json_string_value(json_object_get(v, "id"))))
 			continue;
 		freed += delete_image(s, json_string_value(json_object_get(v, "id")));
 		json_array_append(deleted, json_object_get(v, "id"));

@@ -63,11 +63,20 @@ json_t *image_store_meta(struct image_store *s, const char *id, struct cai_error
 json_t *image_store_resolve(struct image_store *s, const char *ref, struct cai_error *err);
 /* [{"id", "tags", "size", "imported", "created", "source"}], newest first. */
 json_t *image_store_list(struct image_store *s, struct cai_error *err);
-/* Removes a name, and the image with its last name; an id removes the image and all names. Returns
- * {"untagged": [...], "deleted": [...]}. */
-json_t *image_store_remove(struct image_store *s, const char *ref, struct cai_error *err);
-/* Removes images without a name, and what interrupted pulls have left. Returns {"deleted": [...], "freed":
- * bytes}. */
-json_t *image_store_prune(struct image_store *s, struct cai_error *err);
+/* Who says how many sandboxes need an image; the store knows nothing of them. Called with the store locked.
+ */
+struct image_users {
+	unsigned (*count)(void *ctx, const char *id);
+	void *ctx;
+};
+
+/* Removes a name, and the image with its last name; an id removes the image and all names. An image that
+ * sandboxes need stays, with EBUSY (users NULL: none is asked for). Returns {"untagged": [...], "deleted":
+ * [...]}. */
+json_t *image_store_remove(struct image_store *s, const char *ref, const struct image_users *users,
+			   struct cai_error *err);
+/* Removes images without a name that no sandbox needs, and what interrupted pulls have left. Returns
+ * {"deleted": [...], "freed": bytes}. */
+json_t *image_store_prune(struct image_store *s, const struct image_users *users, struct cai_error *err);
 
 #endif

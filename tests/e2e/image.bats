@@ -157,6 +157,27 @@ can_mount() {
 	[ "$status" = 125 ]
 }
 
+@test "an image that a sandbox was made from stays" {
+	image import -q "$W/tree/a" used:1
+	local id=$output
+	mkdir -p "$CAISSON_ROOT/sandboxes/0123456789ab"
+	echo "{\"image_id\":\"$id\"}" >"$CAISSON_ROOT/sandboxes/0123456789ab/config.json"
+	image rm used:1
+	[ "$status" = 125 ]
+	[[ $output == *"used by 1 sandbox;"* ]]
+	"$CAISSON_LIBEXEC/caisson-image" import "$W/tree/a" used:2
+	image rm used:1
+	[ "$status" = 0 ]
+	image rm "$id"
+	[ "$status" = 125 ]
+	image prune
+	image inspect "$id"
+	[ "$status" = 0 ]
+	image rm -f "$id"
+	[ "$status" = 0 ]
+	rm -r "$CAISSON_ROOT/sandboxes/0123456789ab"
+}
+
 @test "prune removes images without a name and keeps the others" {
 	image import "$W/tree/many"
 	image import "$W/tree/a" kept

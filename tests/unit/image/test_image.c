@@ -370,6 +370,11 @@ static void the_erofs_file_is_sound_and_the_same_each_time(void **state)
 	}
 }
 
+static unsigned count_users(void *ctx, const char *id)
+{
+	return *(unsigned *)ctx;
+}
+
 static void the_store_shows_whole_images_only(void **state)
 {
 	char dir[] = "/tmp/caisson-store-XXXXXX", temp[64], path[300], id[IMAGE_DIGEST_LEN + 1];
@@ -399,7 +404,11 @@ static void the_store_shows_whole_images_only(void **state)
 	json_t *o = image_store_resolve(&s, "x:latest", &err);
 	assert_string_equal(json_string_value(json_array_get(json_object_get(json_object_get(o, "config"), "Cmd"), 0)), "sh");
 	json_decref(o);
-	o = image_store_remove(&s, "x", &err);
+	unsigned one = 1;
+	struct image_users users = {.count = count_users, .ctx = &one};
+	assert_null(image_store_remove(&s, "x", &users, &err));
+	assert_non_null(strstr(err.text, "used by 1 sandbox;"));
+	o = image_store_remove(&s, "x", NULL, &err);
 	assert_int_equal(json_array_size(json_object_get(o, "deleted")), 1);
 	json_decref(o);
 	assert_int_equal(access(path, F_OK), -1);
