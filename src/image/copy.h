@@ -51,5 +51,8 @@ struct copy_in_options {
  */
 int copy_in(const char *dest, const struct copy_in_options *o, int in, struct copy_result *r,
 	    struct cai_error *err);
+/* The same below an open directory, without confining the process: for tests. */
+int copy_in_at(int dir, const struct copy_in_options *o, int in, struct copy_result *r,
+	       struct cai_error *err);
 
 #endif

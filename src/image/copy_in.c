@@ -533,26 +533,17 @@ static void free_all(struct extractor *x)
 		close(x->root);
 }
 
-int copy_in(const char *dest, const struct copy_in_options *o, int in, struct copy_result *r,
-	    struct cai_error *err)
+int copy_in_at(int dir, const struct copy_in_options *o, int in, struct copy_result *r, struct cai_error *err)
 {
-	struct extractor x = {.o = o, .r = r, .err = err, .root = -1, .dir = -1};
+	struct extractor x = {.o = o, .r = r, .err = err, .dir = -1};
 	memset(r, 0, sizeof(*r));
-	setlocale(LC_CTYPE, "C.UTF-8"); /* its tables come from a file */
 	if (check_options(o, err) < 0)
 		return -1;
 	if (o->from)
 		snprintf(x.from, sizeof(x.from), "%s", o->from);
-	cleanup_close int dir = open(dest, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (dir < 0)
-		return cai_fail_errno(err, errno, "cannot open the directory %.300s", dest);
-	struct confine_limits limits = {.memory = 2ull << 30, .file = UINT64_MAX};
-	umask(0);
-	if (confine_enter(&limits, o->owner ? CONFINE_WRITE_TREE_OWNERS : CONFINE_WRITE_TREE, dir, err) < 0)
-		return -1;
 	x.root = open_below(dir, "", O_PATH | O_DIRECTORY);
 	x.a = archive_read_new();
-	int ok = x.root < 0 ? cai_fail_errno(err, errno, "cannot open the directory %.300s", dest) : 0;
+	int ok = x.root < 0 ? cai_fail_errno(err, errno, "cannot open the directory") : 0;
 	if (ok == 0 && !x.a)
 		ok = cai_fail(err, ENOMEM, "out of memory");
 	if (ok == 0) {
@@ -564,8 +555,8 @@ int copy_in(const char *dest, const struct copy_in_options *o, int in, struct co
 	if (ok == 0)
 		ok = read_all(&x);
 	/* Padding behind the archive's end: whoever writes it should not find the pipe closed. */
-	static uint8_t rest[65536];
-	for (unsigned k = 0; k < 64 && ok == 0 && read(in, rest, sizeof(rest)) > 0; k++)
+	uint8_t rest[4096];
+	for (unsigned k = 0; k < 1024 && ok == 0 && read(in, rest, sizeof(rest)) > 0; k++)
 		;
 	if (x.root >= 0) {
 		int done = finish_dirs(&x, ok == 0);
@@ -573,4 +564,20 @@ int copy_in(const char *dest, const struct copy_in_options *o, int in, struct co
 	}
 	free_all(&x);
 	return ok;
+}
+
+int copy_in(const char *dest, const struct copy_in_options *o, int in, struct copy_result *r,
+	    struct cai_error *err)
+{
+	setlocale(LC_CTYPE, "C.UTF-8"); /* its tables come from a file */
+	if (check_options(o, err) < 0)
+		return -1;
+	cleanup_close int dir = open(dest, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return cai_fail_errno(err, errno, "cannot open the directory %.300s", dest);
+	struct confine_limits limits = {.memory = 2ull << 30, .file = UINT64_MAX};
+	umask(0);
+	if (confine_enter(&limits, o->owner ? CONFINE_WRITE_TREE_OWNERS : CONFINE_WRITE_TREE, dir, err) < 0)
+		return -1;
+	return copy_in_at(dir, o, in, r, err);
 }

@@ -12,6 +12,8 @@
 
 #include "image/layer.h"
 #include "image/oci.h"
+#include "image/registry.h"
+#include "image/run_config.h"
 
 static void layer(const uint8_t *data, size_t size)
 {
@@ -56,6 +58,14 @@ static void document(const uint8_t *data, size_t size)
 		for (unsigned k = 0; k < 3; k++)
 			oci_config(doc, k, ids, &err);
 	}
+	struct image_run_config c;
+	struct image_run_request q = {0};
+	struct image_run_plan p;
+	if (doc && image_run_config_parse(json_object_get(doc, "config") ? json_object_get(doc, "config") : doc, &c, &err) == 0) {
+		if (image_run_plan_make(&c, &q, &p, &err) == 0)
+			image_run_plan_free(&p);
+		image_run_config_free(&c);
+	}
 	json_decref(doc);
 	free(m);
 	free(ids);
@@ -70,8 +80,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	document(data, size);
 	char *text = strndup((const char *)data, size);
-	if (text)
+	char value[64];
+	if (text) {
 		image_ref_parse(text, &ref, NULL);
+		registry_challenge(text, "realm", value, sizeof(value));
+		image_signal_number(text);
+	}
 	free(text);
 	return 0;
 }
