@@ -23,26 +23,14 @@
 #include "net/helper/resolver.h"
 #include "net/netns.h"
 
-/* A command line and the descriptors that go with it. */
-struct words {
-	char **argv;
-	size_t n;
-	int *keep;
-	size_t n_keep;
-	bool failed;
-};
-
-static void words_free(struct words *w)
+void words_free(struct words *w)
 {
 	for (size_t k = 0; k < w->n; k++)
 		free(w->argv[k]);
 	free(w->argv);
 	free(w->keep);
 }
-#define cleanup_words __attribute__((cleanup(words_free)))
-
-static void word(struct words *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void word(struct words *w, const char *fmt, ...)
+void words_add(struct words *w, const char *fmt, ...)
 {
 	va_list ap;
 	char **more = realloc(w->argv, (w->n + 2) * sizeof(*more));
@@ -60,7 +48,7 @@ static void word(struct words *w, const char *fmt, ...)
 		more[++w->n] = NULL;
 }
 
-static void keep(struct words *w, int fd)
+void words_keep(struct words *w, int fd)
 {
 	int *more = realloc(w->keep, (w->n_keep + 1) * sizeof(*more));
 	if (!more) {
@@ -71,7 +59,7 @@ static void keep(struct words *w, int fd)
 	w->keep[w->n_keep++] = fd;
 }
 
-static pid_t start(const struct words *w, bool detached, struct cai_error *err)
+pid_t words_start(const struct words *w, int out, bool detached, struct cai_error *err)
 {
 	posix_spawn_file_actions_t a;
 	posix_spawnattr_t attr;
@@ -93,7 +81,7 @@ static pid_t start(const struct words *w, bool detached, struct cai_error *err)
 	/* Signals of the terminal are for the runner. */
 	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID);
 	posix_spawn_file_actions_addopen(&a, 0, "/dev/null", O_RDWR, 0);
-	posix_spawn_file_actions_adddup2(&a, 0, 1);
+	posix_spawn_file_actions_adddup2(&a, out < 0 ? 0 : out, 1);
 	if (detached)
 		posix_spawn_file_actions_adddup2(&a, 0, 2);
 	for (size_t k = 0; k < w->n_keep; k++)
@@ -130,12 +118,12 @@ static int begin(struct words *w, struct helper *h, const char *libexec, const c
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return cai_fail_errno(err, errno, "cannot make a pipe");
 	h->leash_fd = ends[1];
-	word(w, "%s/caisson-net", libexec);
-	word(w, "%s", mode);
-	word(w, "%d", r->ns_fd);
-	word(w, "%d", ends[0]);
-	keep(w, r->ns_fd);
-	keep(w, ends[0]);
+	words_add(w, "%s/caisson-net", libexec);
+	words_add(w, "%s", mode);
+	words_add(w, "%d", r->ns_fd);
+	words_add(w, "%d", ends[0]);
+	words_keep(w, r->ns_fd);
+	words_keep(w, ends[0]);
 	return ends[0];
 }
 
@@ -147,17 +135,17 @@ int helper_start_proxy(struct helper *h, const char *libexec, const struct route
 	char text[46];
 	if (leash < 0)
 		return -1;
-	word(&w, "%s", l->name);
+	words_add(&w, "%s", l->name);
 	ip_format(&l->addr4, text, sizeof(text));
-	word(&w, "%s", text);
+	words_add(&w, "%s", text);
 	ip_format(&l->addr6, text, sizeof(text));
-	word(&w, "%s", r->has6 ? text : "-");
+	words_add(&w, "%s", r->has6 ? text : "-");
 	for (size_t k = 0; k < p->n; k++) {
-		word(&w, "%s%c:%d:%u", p->list[k].proto == IPPROTO_UDP ? "udp" : "tcp", strchr(p->list[k].addr, ':') ? '6' : '4',
+		words_add(&w, "%s%c:%d:%u", p->list[k].proto == IPPROTO_UDP ? "udp" : "tcp", strchr(p->list[k].addr, ':') ? '6' : '4',
 		     p->fd[k], p->list[k].guest_port);
-		keep(&w, p->fd[k]);
+		words_keep(&w, p->fd[k]);
 	}
-	h->pid = start(&w, false, err);
+	h->pid = words_start(&w, -1, false, err);
 	return h->pid < 0 ? -1 : 0;
 }
 
@@ -239,23 +227,23 @@ int helper_start_names(struct helper *h, const char *libexec, const struct route
 	char text[46];
 	if (leash < 0 || open_name_sockets(&s, r, l, servers, err) < 0)
 		return -1;
-	word(&w, "%d", s.udp);
-	word(&w, "%d", s.tcp);
-	word(&w, "%d", group ? s.netlink : -1);
-	word(&w, "%u", group);
+	words_add(&w, "%d", s.udp);
+	words_add(&w, "%d", s.tcp);
+	words_add(&w, "%d", group ? s.netlink : -1);
+	words_add(&w, "%u", group);
 	ip_format(&r->plan.pool4, text, sizeof(text));
-	word(&w, "%s", text);
+	words_add(&w, "%s", text);
 	ip_format(&r->plan.pool6, text, sizeof(text));
-	word(&w, "%s", r->has6 ? text : "-");
-	keep(&w, s.udp);
-	keep(&w, s.tcp);
-	keep(&w, s.netlink);
+	words_add(&w, "%s", r->has6 ? text : "-");
+	words_keep(&w, s.udp);
+	words_keep(&w, s.tcp);
+	words_keep(&w, s.netlink);
 	for (unsigned k = 0; k + RESOLVER_SOCKETS <= s.n; k += RESOLVER_SOCKETS) {
-		word(&w, "%d,%d,%d,%d", s.server[k], s.server[k + 1], s.server[k + 2], s.server[k + 3]);
+		words_add(&w, "%d,%d,%d,%d", s.server[k], s.server[k + 1], s.server[k + 2], s.server[k + 3]);
 		for (unsigned m = 0; m < RESOLVER_SOCKETS; m++)
-			keep(&w, s.server[k + m]);
+			words_keep(&w, s.server[k + m]);
 	}
-	h->pid = start(&w, false, err);
+	h->pid = words_start(&w, -1, false, err);
 	return h->pid < 0 ? -1 : 0;
 }
 
@@ -264,15 +252,15 @@ pid_t helper_start_linger(const char *libexec, int ns_fd, unsigned ms, const int
 	cleanup_words struct words w = {.n = 0};
 	if (!libexec)
 		return cai_fail(err, 0, "caisson-net was not found");
-	word(&w, "%s/caisson-net", libexec);
-	word(&w, "linger");
-	word(&w, "%d", ns_fd);
-	word(&w, "%u", ms);
+	words_add(&w, "%s/caisson-net", libexec);
+	words_add(&w, "linger");
+	words_add(&w, "%d", ns_fd);
+	words_add(&w, "%u", ms);
 	if (ns_fd >= 0)
-		keep(&w, ns_fd);
+		words_keep(&w, ns_fd);
 	for (unsigned k = 0; k < n_taps; k++) {
-		word(&w, "%d", taps[k]);
-		keep(&w, taps[k]);
+		words_add(&w, "%d", taps[k]);
+		words_keep(&w, taps[k]);
 	}
-	return start(&w, true, err);
+	return words_start(&w, -1, true, err);
 }

@@ -10,6 +10,21 @@
 #include "net/resolv.h"
 #include "net/router.h"
 
+/* A command line, and descriptors that the program inherits under the numbers they have. */
+struct words {
+	char **argv;
+	size_t n;
+	int *keep;
+	size_t n_keep;
+	bool failed;
+};
+void words_free(struct words *w);
+#define cleanup_words __attribute__((cleanup(words_free)))
+void words_add(struct words *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void words_keep(struct words *w, int fd);
+/* out: its standard output, -1: /dev/null; so is its input, and detached its standard error too. A session of its own, an empty environment. */
+pid_t words_start(const struct words *w, int out, bool detached, struct cai_error *err);
+
 struct helper {
 	pid_t pid;    /* 0: not running */
 	int leash_fd; /* closing it ends the helper; -1 */

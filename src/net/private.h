@@ -6,6 +6,7 @@
 #include "net/helper.h"
 #include "net/link.h"
 #include "net/net.h"
+#include "net/passt.h"
 #include "net/router.h"
 
 struct net_private {
@@ -17,6 +18,12 @@ struct net_private {
 	bool taps_handed;
 	char *libexec;
 	struct helper proxy, names;
+	/* without root */
+	struct passt_plan passt;
+	struct helper outside, sieve;
+	int passt_fd; /* until net_attach; -1 */
+	struct ports ports; /* until net_attach */
+	bool forward_dns;
 };
 
 #endif

@@ -263,3 +263,33 @@ int rtnl_each_route(int fd, int family, int (*fn)(const struct rtnl_route *r, vo
 	nl_end(&b);
 	return nl_dump(fd, &b, one_route, &e, err, "cannot list the network's routes");
 }
+
+struct each_addr {
+	int (*fn)(const struct ip_addr *a, void *ctx);
+	void *ctx;
+};
+
+static int one_addr(const struct nlmsghdr *h, void *ctx)
+{
+	const struct each_addr *e = ctx;
+	const struct ifaddrmsg *m = NLMSG_DATA(h);
+	const struct nlattr *t[IFA_LOCAL + 1];
+	struct ip_addr a;
+	if (h->nlmsg_type != RTM_NEWADDR || h->nlmsg_len < NLMSG_LENGTH(sizeof(*m)) ||
+	    (m->ifa_family != AF_INET && m->ifa_family != AF_INET6))
+		return 0;
+	nl_parse((const uint8_t *)m + NLMSG_ALIGN(sizeof(*m)), h->nlmsg_len - NLMSG_LENGTH(sizeof(*m)), t, IFA_LOCAL);
+	/* On a point-to-point link IFA_ADDRESS is the other end. */
+	take_addr(t[IFA_LOCAL] ? t[IFA_LOCAL] : t[IFA_ADDRESS], m->ifa_family, &a);
+	return a.family ? e->fn(&a, e->ctx) : 0;
+}
+
+int rtnl_each_addr(int fd, int (*fn)(const struct ip_addr *a, void *ctx), void *ctx, struct cai_error *err)
+{
+	struct ifaddrmsg m = {.ifa_family = AF_UNSPEC};
+	struct each_addr e = {fn, ctx};
+	cleanup_batch struct nl_batch b = NL_BATCH;
+	nl_begin(&b, RTM_GETADDR, NLM_F_DUMP, &m, sizeof(m));
+	nl_end(&b);
+	return nl_dump(fd, &b, one_addr, &e, err, "cannot list the host's addresses");
+}

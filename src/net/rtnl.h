@@ -73,4 +73,7 @@ struct rtnl_route {
 };
 int rtnl_each_route(int fd, int family, int (*fn)(const struct rtnl_route *r, void *ctx), void *ctx, struct cai_error *err);
 
+/* All addresses of all links. */
+int rtnl_each_addr(int fd, int (*fn)(const struct ip_addr *a, void *ctx), void *ctx, struct cai_error *err);
+
 #endif

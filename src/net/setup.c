@@ -84,6 +84,11 @@ void net_teardown(struct net *n)
 	if (p) {
 		helper_stop(&p->proxy);
 		helper_stop(&p->names);
+		helper_stop(&p->sieve);
+		helper_stop(&p->outside);
+		if (p->passt_fd >= 0)
+			close(p->passt_fd);
+		ports_free(&p->ports);
 		link_close(&p->link);
 		if (p->in_router)
 			leave_router(p);
@@ -221,6 +226,78 @@ static int through_router(const struct net_request *q, struct net *n, struct cai
 	return set_ports(q, n, &ports, err);
 }
 
+static int report_ports(struct net *n, const struct ports *p, struct cai_error *err)
+{
+	if (p->n == 0)
+		return 0;
+	n->publish = malloc(p->n * sizeof(*n->publish));
+	if (!n->publish)
+		return cai_fail(err, ENOMEM, "out of memory");
+	memcpy(n->publish, p->list, p->n * sizeof(*n->publish));
+	n->n_publish = p->n;
+	return 0;
+}
+
+/* The host's own addresses, as passt does it. */
+static void describe_passt(const struct net_request *q, struct net *n)
+{
+	const struct passt_plan *plan = &n->priv->passt;
+	static const uint8_t mac[6] = {0x02, 0xca, 0x15, 0x00, 0x01, 0x00};
+	char text[46];
+	memcpy(n->mac, q->have_mac ? q->mac : mac, 6);
+	n->mtu = q->mtu ? q->mtu : 65520;
+	if (plan->addr4.family) {
+		ip_format(&plan->addr4, text, sizeof(text));
+		snprintf(n->addr[n->n_addrs++], sizeof(n->addr[0]), "%s/%u", text, plan->prefix4);
+		ip_format(&plan->gateway4, n->gateway4, sizeof(n->gateway4));
+	}
+	if (plan->addr6.family) {
+		ip_format(&plan->addr6, text, sizeof(text));
+		snprintf(n->addr[n->n_addrs++], sizeof(n->addr[0]), "%s/128", text);
+		snprintf(n->gateway6, sizeof(n->gateway6), "%s", PASST_GATEWAY6);
+	}
+}
+
+/* n->fd[0]: the monitor's end of a stream to the sieve. */
+static int join_monitor(struct net *n, struct cai_error *err)
+{
+	struct net_private *p = n->priv;
+	int pair[2];
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		return cai_fail_errno(err, errno, "cannot make a socket pair");
+	cleanup_close int theirs = pair[1];
+	n->kind = NET_KIND_STREAM;
+	n->fd[0] = pair[0];
+	n->n_fds = 1;
+	if (passt_sieve(&p->sieve, p->libexec, &p->passt, p->forward_dns, false, theirs, p->passt_fd, err) < 0)
+		return -1;
+	close(steal_fd(&p->passt_fd));
+	return 0;
+}
+
+static int without_root(const struct net_request *q, struct net *n, struct cai_error *err)
+{
+	struct net_private *p = n->priv;
+	struct resolv names;
+	if (q->mode == NET_NAMED)
+		return cai_fail(err, EPERM, "named networks need root; without it a sandbox has a network of its own (passt), or none");
+	if (passt_survey(&p->passt, err) < 0 || ports_bind(q->publish, q->n_publish, &p->ports, err) < 0 || report_ports(n, &p->ports, err) < 0)
+		return -1;
+	resolv_collect(q, &names);
+	p->forward_dns = !names.direct;
+	describe_passt(q, n);
+	p->passt_fd = passt_start(&p->outside, &p->passt, &p->ports, p->forward_dns, err);
+	if (p->passt_fd < 0 || (q->microvm && join_monitor(n, err) < 0))
+		return -1;
+	if (!q->microvm) {
+		n->kind = NET_KIND_NETNS;
+		n->attach_later = true;
+	}
+	n->resolv_conf = resolv_text(&names, p->forward_dns ? PASST_DNS : NULL);
+	n->hosts = hosts_text(q, &p->passt.addr4, &p->passt.addr6);
+	return n->resolv_conf && n->hosts ? 0 : cai_fail(err, ENOMEM, "out of memory");
+}
+
 int net_setup(const struct net_request *q, struct net *n, struct cai_error *err)
 {
 	int result;
@@ -232,11 +309,16 @@ int net_setup(const struct net_request *q, struct net *n, struct cai_error *err)
 	link_init(&n->priv->link);
 	helper_init(&n->priv->proxy);
 	helper_init(&n->priv->names);
+	helper_init(&n->priv->outside);
+	helper_init(&n->priv->sieve);
+	n->priv->passt_fd = -1;
 	n->priv->libexec = q->libexec ? strdup(q->libexec) : NULL;
 	if (q->mode == NET_NONE)
 		result = no_network(q, n, err);
-	else
+	else if (net_privileged())
 		result = through_router(q, n, err);
+	else
+		result = without_root(q, n, err);
 	if (result < 0)
 		net_teardown(n);
 	return result;
@@ -244,7 +326,15 @@ int net_setup(const struct net_request *q, struct net *n, struct cai_error *err)
 
 int net_attach(struct net *n, pid_t pid, struct cai_error *err)
 {
-	return n->attach_later ? cai_fail(err, ENOSYS, "cannot attach the network of process %d", (int)pid) : 0;
+	struct net_private *p = n->priv;
+	if (!n->attach_later)
+		return 0;
+	cleanup_close int tap = passt_make_tap(&p->passt, pid, n->mac, n->mtu, err);
+	if (tap < 0 || passt_sieve(&p->sieve, p->libexec, &p->passt, p->forward_dns, true, tap, p->passt_fd, err) < 0)
+		return -1;
+	close(steal_fd(&p->passt_fd));
+	n->attach_later = false;
+	return 0;
 }
 
 int net_stats(struct net *n, struct net_counters *out, struct cai_error *err)
@@ -276,6 +366,10 @@ int net_describe(char *text, size_t n)
 		snprintf(text, n, "private networks through a router namespace, nftables NAT");
 		return 0;
 	}
-	snprintf(text, n, "not available without root yet");
-	return -1;
+	if (!passt_program()) {
+		snprintf(text, n, "none without root: Debian's package passt is missing");
+		return -1;
+	}
+	snprintf(text, n, "private networks through passt; named networks need root");
+	return 0;
 }

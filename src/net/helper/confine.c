@@ -32,9 +32,11 @@
 #define SANITIZED 0
 #endif
 
-static void empty_root(void)
+static void empty_root(int flags)
 {
-	if (unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	flags |= CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS;
+	/* Without root a user namespace gives what it takes, for as long as it takes. */
+	if ((unshare(flags) < 0 && unshare(flags | CLONE_NEWUSER) < 0) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
 	    mount("helper", "/proc", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0500,size=4k,nr_inodes=2") < 0 ||
 	    chdir("/proc") < 0 || syscall(SYS_pivot_root, ".", ".") < 0)
 		return;
@@ -124,7 +126,7 @@ static int filter(const struct confine *c, struct cai_error *err)
 
 int confine_helper(const struct confine *c, struct cai_error *err)
 {
-	empty_root();
+	empty_root(c->own_network ? CLONE_NEWNET : 0);
 	lower(RLIMIT_CORE, 0);
 	lower(RLIMIT_FSIZE, 0);
 	lower(RLIMIT_MEMLOCK, 0);

@@ -9,6 +9,7 @@
 #include "base/error.h"
 
 struct confine {
+	int own_network; /* true: an empty network namespace too; what sockets there are stay where they are */
 	int may_connect; /* true: may make IPv4 and IPv6 sockets and connect them (it parses nothing); false: may not */
 	const int *send_to; /* the descriptors on which it may choose where a datagram goes; others send only where they are connected */
 	unsigned n_send_to;

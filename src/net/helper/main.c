@@ -6,23 +6,28 @@
  *   caisson-net names NAMESPACE LEASH UDP TCP NETLINK GROUP POOL4 POOL6 SERVER...   SERVER: four descriptors D,D,D,D
  *   caisson-net linger NAMESPACE|-1 MILLISECONDS DESCRIPTOR...
  *
+ *   caisson-net sieve LEASH stream|tap SANDBOX PASST ADDR4 ADDR6 DNS
+ *
  * NAMESPACE is the router's; LEASH a pipe whose other end the runner holds: when it closes, the helper ends. ADDR6 and POOL6 may be "-".
- * proxy and names confine themselves before the first packet. linger closes the descriptors (taps), keeps the router for the next sandbox,
+ * proxy, names and sieve confine themselves before the first packet. linger closes the descriptors (taps), keeps the router for the next sandbox,
  * and takes it down when none has come.
  */
+#include <errno.h>
 #include <fcntl.h>
+#include <linux/rtnetlink.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/prctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "net/helper/confine.h"
 #include "net/helper/proxy.h"
 #include "net/helper/resolver.h"
+#include "net/helper/sieve.h"
 #include "net/netns.h"
 #include "net/router.h"
 
@@ -125,6 +130,41 @@ static int run_linger(int argc, char **argv)
 	return router_linger(ns, (unsigned)ms, &err) < 0 ? fail(&err) : 0;
 }
 
+static bool optional_address(const char *text, struct ip_addr *a)
+{
+	a->family = 0;
+	return strcmp(text, "-") == 0 || ip_parse(text, a) == 0;
+}
+
+/* A socket that is told of changes of the host's addresses. */
+static int open_notices(struct cai_error *err)
+{
+	struct sockaddr_nl a = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR};
+	cleanup_close int fd = nl_open(NETLINK_ROUTE, err);
+	if (fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0)
+		return cai_fail_errno(err, errno, "cannot watch the host's addresses");
+	return steal_fd(&fd);
+}
+
+static int run_sieve(int argc, char **argv)
+{
+	struct cai_error err;
+	struct relay_options o = {.tap = strcmp(argv[3], "tap") == 0, .sandbox_fd = number(argv[4], INT32_MAX), .passt_fd = number(argv[5], INT32_MAX)};
+	int leash = number(argv[2], INT32_MAX);
+	if (!optional_address(argv[6], &o.sieve.addr4) || !optional_address(argv[7], &o.sieve.addr6) || !optional_address(argv[8], &o.sieve.dns))
+		return 2;
+	o.notice_fd = open_notices(&err);
+	o.netlink_fd = o.notice_fd < 0 ? -1 : nl_open(NETLINK_ROUTE, &err);
+	struct loop *l = o.netlink_fd < 0 ? NULL : loop_new(&err);
+	if (!l || !loop_add_fd(l, leash, EPOLLIN | EPOLLHUP, on_leash, l, &err))
+		return fail(&err);
+	struct relay *r = relay_new(l, &o, &err);
+	const struct confine c = {.own_network = 1};
+	if (!r || confine_helper(&c, &err) < 0 || loop_run(l, &err) < 0)
+		return fail(&err);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	signal(SIGPIPE, SIG_IGN);
@@ -134,6 +174,8 @@ int main(int argc, char **argv)
 		return run_names(argc, argv);
 	if (argc >= 4 && strcmp(argv[1], "linger") == 0)
 		return run_linger(argc, argv);
+	if (argc == 9 && strcmp(argv[1], "sieve") == 0)
+		return run_sieve(argc, argv);
 	fputs("caisson-net is started by caisson\n", stderr);
 	return 2;
 }
