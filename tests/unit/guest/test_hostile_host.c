@@ -63,11 +63,11 @@ static void bad_headers_end_the_session(void **state)
 		uint32_t reserved;
 		const char *says;
 	} cases[] = {
-		{AGENT_MAX_BODY + 1, AGENT_STDIN, 1, 0, "body"}, {0xffffffff, AGENT_START, 1, 0, "body"},
-		{0, AGENT_START, 2, 0, "version 2"},             {0, AGENT_START, 1, 7, "reserved"},
-		{0, 0, 1, 0, "type 0"},                          {0, 999, 1, 0, "type 999"},
-		{0, AGENT_HELLO, 1, 0, "type 1"},                {0, AGENT_STDIN_CLOSE, 1, 0, "type"},
-		{3, AGENT_POWEROFF, 1, 0, "type"},
+		{AGENT_MAX_BODY + 1, AGENT_STDIN, AGENT_VERSION, 0, "body"}, {0xffffffff, AGENT_START, AGENT_VERSION, 0, "body"},
+		{0, AGENT_START, AGENT_VERSION - 1, 0, "version 1"},             {0, AGENT_START, AGENT_VERSION, 7, "reserved"},
+		{0, 0, AGENT_VERSION, 0, "type 0"},                          {0, 999, AGENT_VERSION, 0, "type 999"},
+		{0, AGENT_HELLO, AGENT_VERSION, 0, "type 1"},                {0, AGENT_STDIN_CLOSE, AGENT_VERSION, 0, "type"},
+		{3, AGENT_POWEROFF, AGENT_VERSION, 0, "type"},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		struct buf b = {0};
