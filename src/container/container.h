@@ -103,6 +103,15 @@ int container_destroy(struct container *c, struct cai_error *err);
  * struct container (0 where unknown: the cgroup alone is then searched). Nothing there is no error. */
 int container_heal(const char *id, pid_t pid, uint64_t start_time, struct cai_error *err);
 
+/*
+ * For users who may not mount EROFS (everybody but root: no user namespace may): the image as a directory, to be given as rootfs_dir. Done once an
+ * image; `dir` must not be there (else nothing is done), its parent must. It appears whole or not at all. Owners are right where /etc/subuid grants the
+ * user a range of ids. Device nodes and extended attributes are left out. Such a tree is removed with container_remove_tree(), and so is the
+ * upper_dir of such a user's container: its files belong to ids of the range. A directory that is not there is no error.
+ */
+int container_unpack(int image_fd, const char *dir, struct cai_error *err);
+int container_remove_tree(const char *dir, struct cai_error *err);
+
 /* Whether this user on this host can start containers, one sentence of what is missing, else ""; and of what is weaker. For doctor. */
 bool container_probe(char *text, size_t size);
 

@@ -6,7 +6,7 @@
 #   USERNS         auto or never: the container's root is a user of its own on the host, or root
 
 : "${CONTAINER_RUN:?}" "${CAISSON_INIT:?}" "${PROBE:?}"
-USERNS=${USERNS:-auto}
+export USERNS=${USERNS:-auto}
 
 # A root with busybox and the probe, as a directory and as an EROFS file.
 container_setup_file() {

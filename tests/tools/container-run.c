@@ -33,7 +33,7 @@ static const char usage[] =
 	"               [--meanwhile FILE] COMMAND...\n"
 	"  --agent default $CAISSON_INIT; --info prints what is in force and the pid on standard error; --leak opens FILE without\n"
 	"  close-on-exec first, to show that it does not get in; --meanwhile executes FILE in the container again and again\n"
-	"  beside the command; --heal ID only calls container_heal.\n";
+	"  beside the command; --heal ID, --unpack IMAGE:DIR and --remove DIR only call container_heal and so on.\n";
 
 #define MAX_LIST 32
 
@@ -103,7 +103,7 @@ static void add_mount(struct options *o, enum container_mount_kind kind, char *a
 static void parse(struct options *o, int argc, char **argv)
 {
 	enum { DIR_ = 256, IMAGE, AGENT, ID, UPPER, RO, BIND, TMPFS, MEMORY, CPUS, PIDS, ADD, DROP, USERNS, UNCONFINED, HOSTNAME, HOSTS, RESOLV,
-	       RLIMIT, USER, CWD, NETNS, INFO, STATS, TIME, REPEAT, FREEZE, LEAK, HEAL, MEANWHILE };
+	       RLIMIT, USER, CWD, NETNS, INFO, STATS, TIME, REPEAT, FREEZE, LEAK, HEAL, MEANWHILE, UNPACK, REMOVE };
 	static const struct option longs[] = {
 		{"dir", 1, 0, DIR_}, {"image", 1, 0, IMAGE}, {"agent", 1, 0, AGENT}, {"id", 1, 0, ID}, {"upper", 1, 0, UPPER},
 		{"read-only", 0, 0, RO}, {"bind", 1, 0, BIND}, {"tmpfs", 1, 0, TMPFS}, {"memory", 1, 0, MEMORY}, {"cpus", 1, 0, CPUS},
@@ -111,9 +111,10 @@ static void parse(struct options *o, int argc, char **argv)
 		{"hostname", 1, 0, HOSTNAME}, {"hosts", 1, 0, HOSTS}, {"resolv", 1, 0, RESOLV}, {"rlimit", 1, 0, RLIMIT}, {"user", 1, 0, USER},
 		{"cwd", 1, 0, CWD}, {"netns", 1, 0, NETNS}, {"info", 0, 0, INFO}, {"stats", 0, 0, STATS}, {"time", 0, 0, TIME},
 		{"repeat", 1, 0, REPEAT}, {"freeze", 1, 0, FREEZE}, {"leak", 1, 0, LEAK}, {"heal", 1, 0, HEAL},
-		{"meanwhile", 1, 0, MEANWHILE}, {0},
+		{"meanwhile", 1, 0, MEANWHILE}, {"unpack", 1, 0, UNPACK}, {"remove", 1, 0, REMOVE}, {0},
 	};
 	struct container_spec *s = &o->spec;
+	struct cai_error err;
 	for (int k; (k = getopt_long(argc, argv, "+", longs, NULL)) != -1;) {
 		switch (k) {
 		case DIR_: s->rootfs_dir = optarg; break;
@@ -159,12 +160,23 @@ static void parse(struct options *o, int argc, char **argv)
 				fail("cannot leak");
 			break;
 		case MEANWHILE: o->meanwhile = optarg; break;
-		case HEAL: {
-			struct cai_error err;
+		case HEAL:
 			if (container_heal(optarg, 0, 0, &err) < 0)
 				fail(err.text);
 			exit(0);
+		case UNPACK: {
+			char *colon = strchr(optarg, ':');
+			if (!colon)
+				fail("--unpack IMAGE:DIR");
+			*colon = 0;
+			if (container_unpack(open_or_fail(optarg, O_RDONLY), colon + 1, &err) < 0)
+				fail(err.text);
+			exit(0);
 		}
+		case REMOVE:
+			if (container_remove_tree(optarg, &err) < 0)
+				fail(err.text);
+			exit(0);
 		default: fputs(usage, stderr); exit(125);
 		}
 	}
