@@ -324,8 +324,6 @@ int container_destroy(struct container *c, struct cai_error *err)
 		else
 			reap(c);
 	}
-	if (c->pidfd >= 0 && c->pid == 0)
-		reap(c);
 	if (cgroup_destroy(&c->cgroup, r < 0 ? NULL : err) < 0)
 		r = -1;
 	return r;

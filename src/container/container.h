@@ -96,7 +96,8 @@ int container_stats(const struct container *c, struct cgroup_stats *out, struct 
 int container_update(const struct container *c, const struct cgroup_limits *limits, struct cai_error *err);
 /* Waits for PID 1 and reaps it; *status as waitpid() has it. timeout_ms < 0: for ever. Returns 1 when it ended, 0 at the timeout, -1. */
 int container_wait(struct container *c, int timeout_ms, int *status, struct cai_error *err);
-/* Kills what is left, reaps PID 1, removes the cgroup, closes the pidfd. Safe on a zeroed struct. */
+/* Kills what is left, reaps PID 1, removes the cgroup, closes the pidfd. To be called also after container_wait() has seen the end: the cgroup
+ * stays until then, so that its statistics can be read. Safe on a zeroed struct, and again. */
 int container_destroy(struct container *c, struct cai_error *err);
 
 /* After a crash of the runner or a reboot: kills what is left of the container `id`, removes its cgroup. pid and start_time as recorded from

@@ -122,8 +122,7 @@ static void free_box(struct engine *e)
 	if (!b)
 		return;
 	loop_del(b->w_pid);
-	if (b->c.pid)
-		container_destroy(&b->c, NULL);
+	container_destroy(&b->c, NULL);
 	free(b);
 }
 
