@@ -26,6 +26,8 @@ put 644 "$build/kernel/vmlinux" "$dest/share/caisson/vmlinux"
 put 644 "$root/kernel/cmdline" "$dest/share/caisson/cmdline"
 put 644 "$build/src/guest/initramfs.cpio" "$dest/share/caisson/initramfs.cpio"
 put 644 "$build/src/guest/busybox.erofs" "$dest/share/caisson/busybox.erofs"
+put 644 "$root/src/cli/completion/caisson.bash" "$dest/share/bash-completion/completions/caisson"
+put 644 "$root/src/cli/completion/caisson.zsh" "$dest/share/zsh/site-functions/_caisson"
 for page in "$root"/docs/man/*.[1-8]; do
 	[ -e "$page" ] || continue
 	put 644 "$page" "$dest/share/man/man${page##*.}/$(basename "$page")"

@@ -12,10 +12,46 @@
 #define CLI_EXIT_USAGE                                                                                       \
 	125 /* as for every failure of Caisson itself, so that a program's own status stays recognisable */
 
+/* What a word of the command line is, a flag's value or an argument: it decides what completion offers (complete.c). */
+enum cli_word {
+	WORD_NONE,	  /* none: a flag takes no value, a command no (further) argument */
+	WORD_TEXT,	  /* what only the user knows */
+	WORD_PROGRAM,	  /* the words of a program in a sandbox; no flag of ours stands among or behind them */
+	WORD_FILE,
+	WORD_DIR,
+	WORD_COPY,	  /* SANDBOX:PATH, or a file of this host */
+	WORD_SANDBOX,	  /* any */
+	WORD_RUNNING,	  /* or paused */
+	WORD_PAUSED,
+	WORD_ENDED,	  /* or never started */
+	WORD_IMAGE,
+	WORD_NETWORK,	  /* a named one, or "none" */
+	WORD_OWN_NETWORK, /* a named one */
+	WORD_SIGNAL,
+	WORD_ENGINE,
+	WORD_TRUST,
+	WORD_BOUNDARY,
+	WORD_ACCEL,
+	WORD_PULL,
+	WORD_FILTER,	  /* of ps */
+	WORD_COMMAND,	  /* of caisson itself */
+};
+
+/* A command of a command, as in `caisson image ls`. */
+struct cli_action {
+	const char *name;
+	int min, max; /* arguments */
+	enum cli_word first, rest;
+};
+
+struct cli_option;
 struct cli_command {
 	const char *name, *summary;
 	int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns the exit status */
 	void (*help)(void);
+	const struct cli_option *options; /* NULL: none */
+	enum cli_word first, rest;	  /* its arguments, where it has no actions */
+	const struct cli_action *(*action)(size_t i); /* the i-th, or NULL; NULL: it has none */
 };
 extern const struct cli_command cli_commands[]; /* ends with a NULL name */
 
@@ -83,17 +119,27 @@ void cli_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
  * Options. `--name value`, `--name=value`, `-n value`, `-nvalue`, and short flags without value together
  * (-it). Parsing stops at the first word that is no option, and after "--".
  */
-enum { OPT_FLAG, OPT_VALUE };
+enum { OPT_FLAG = WORD_NONE, OPT_VALUE = WORD_TEXT };
 struct cli_option {
 	const char *name; /* long, without dashes */
 	char letter;	  /* short, or 0 */
-	int kind;
+	int kind; /* OPT_FLAG; else what its value is, an enum cli_word */
 	int id; /* what the callback is told */
 };
 struct cli_parse {
 	int next;    /* index of the first argument that is no option */
 	bool dashes; /* "--" ended the options */
 };
+extern const struct cli_option options_run[], options_start[], options_stop[], options_kill[], options_help[], options_rm[], options_ps[], options_json[],
+	options_logs[], options_exec[], options_cp[], options_stats[], options_update[], options_events[], options_pull[], options_image[],
+	options_network[], options_doctor[], options_version[];
+const struct cli_action *action_image(size_t i);
+const struct cli_action *action_network(size_t i);
+extern const char *const ps_filter_keys[]; /* ends with NULL */
+
+/* `caisson __complete WORD...`: prints what the last WORD may become. */
+int cmd_complete(int argc, char **argv);
+
 /* Calls set(ctx, id, value) for each option (value NULL for flags); it returns 0, or -1 with *err. -1 with
  * *err on anything unknown, with the nearest name suggested. */
 int cli_options(int argc, char **argv, const struct cli_option *opts,

@@ -217,12 +217,27 @@ static int command(int argc, char **argv, const struct cli_option *opts, struct 
 	return words_each(&w, fn, j);
 }
 
-static const struct cli_option just_help[] = {{"help", 'h', OPT_FLAG, B_HELP}, {NULL, 0, 0, 0}};
-static const struct cli_option with_time[] = {
-	{"time", 't', OPT_VALUE, B_TIME}, {"timeout", 0, OPT_VALUE, B_TIME}, {"help", 'h', OPT_FLAG, B_HELP}, {NULL, 0, 0, 0}};
-static const struct cli_option with_signal[] = {{"signal", 's', OPT_VALUE, B_SIGNAL}, {"help", 'h', OPT_FLAG, B_HELP}, {NULL, 0, 0, 0}};
-static const struct cli_option with_attach[] = {
-	{"attach", 'a', OPT_FLAG, B_ATTACH}, {"interactive", 'i', OPT_FLAG, B_INTERACTIVE}, {"help", 'h', OPT_FLAG, B_HELP}, {NULL, 0, 0, 0}};
+const struct cli_option options_help[] = {
+	{"help", 'h', OPT_FLAG, B_HELP},
+	{NULL, 0, 0, 0},
+};
+const struct cli_option options_stop[] = {
+	{"time", 't', OPT_VALUE, B_TIME},
+	{"timeout", 0, OPT_VALUE, B_TIME},
+	{"help", 'h', OPT_FLAG, B_HELP},
+	{NULL, 0, 0, 0},
+};
+const struct cli_option options_kill[] = {
+	{"signal", 's', WORD_SIGNAL, B_SIGNAL},
+	{"help", 'h', OPT_FLAG, B_HELP},
+	{NULL, 0, 0, 0},
+};
+const struct cli_option options_start[] = {
+	{"attach", 'a', OPT_FLAG, B_ATTACH},
+	{"interactive", 'i', OPT_FLAG, B_INTERACTIVE},
+	{"help", 'h', OPT_FLAG, B_HELP},
+	{NULL, 0, 0, 0},
+};
 
 void help_stop(void)
 {
@@ -234,7 +249,7 @@ void help_stop(void)
 int cmd_stop(int argc, char **argv)
 {
 	struct job j = {.timeout = -1};
-	return command(argc, argv, with_time, &j, help_stop, do_stop);
+	return command(argc, argv, options_stop, &j, help_stop, do_stop);
 }
 
 void help_kill(void)
@@ -245,7 +260,7 @@ void help_kill(void)
 int cmd_kill(int argc, char **argv)
 {
 	struct job j = {.signo = 9};
-	return command(argc, argv, with_signal, &j, help_kill, do_kill);
+	return command(argc, argv, options_kill, &j, help_kill, do_kill);
 }
 
 void help_pause(void)
@@ -256,7 +271,7 @@ void help_pause(void)
 int cmd_pause(int argc, char **argv)
 {
 	struct job j = {.op = "pause"};
-	return command(argc, argv, just_help, &j, help_pause, do_pause);
+	return command(argc, argv, options_help, &j, help_pause, do_pause);
 }
 
 void help_unpause(void)
@@ -267,7 +282,7 @@ void help_unpause(void)
 int cmd_unpause(int argc, char **argv)
 {
 	struct job j = {.op = "unpause"};
-	return command(argc, argv, just_help, &j, help_unpause, do_pause);
+	return command(argc, argv, options_help, &j, help_unpause, do_pause);
 }
 
 void help_wait(void)
@@ -278,7 +293,7 @@ void help_wait(void)
 int cmd_wait(int argc, char **argv)
 {
 	struct job j = {0};
-	return command(argc, argv, just_help, &j, help_wait, do_wait);
+	return command(argc, argv, options_help, &j, help_wait, do_wait);
 }
 
 static int do_start(void *ctx, struct store *s, struct sandbox_view *v, struct cai_error *err)
@@ -302,10 +317,10 @@ int cmd_start(int argc, char **argv)
 	struct job j = {0};
 	struct words w;
 	struct cai_error err = {0};
-	if (words_parse(argc, argv, with_attach, set, &j, &w, &err) < 0)
+	if (words_parse(argc, argv, options_start, set, &j, &w, &err) < 0)
 		return words_usage(&err);
 	if (!(j.bits & 1u << B_ATTACH) || (j.bits & 1u << B_HELP))
-		return command(argc, argv, with_attach, &j, help_start, do_start);
+		return command(argc, argv, options_start, &j, help_start, do_start);
 	if (w.n != 1) {
 		cli_say("start -a takes one sandbox");
 		return CLI_EXIT_USAGE;
@@ -350,5 +365,5 @@ void help_restart(void)
 int cmd_restart(int argc, char **argv)
 {
 	struct job j = {.timeout = -1};
-	return command(argc, argv, with_time, &j, help_restart, do_restart);
+	return command(argc, argv, options_stop, &j, help_restart, do_restart);
 }

@@ -35,11 +35,13 @@ void help_cp(void)
 }
 
 enum { B_ARCHIVE, B_FOLLOW, B_QUIET, B_HELP };
-static const struct cli_option options[] = {{"archive", 'a', OPT_FLAG, B_ARCHIVE},
-					    {"follow-link", 'L', OPT_FLAG, B_FOLLOW},
-					    {"quiet", 'q', OPT_FLAG, B_QUIET},
-					    {"help", 'h', OPT_FLAG, B_HELP},
-					    {NULL, 0, 0, 0}};
+const struct cli_option options_cp[] = {
+	{"archive", 'a', OPT_FLAG, B_ARCHIVE},
+	{"follow-link", 'L', OPT_FLAG, B_FOLLOW},
+	{"quiet", 'q', OPT_FLAG, B_QUIET},
+	{"help", 'h', OPT_FLAG, B_HELP},
+	{NULL, 0, 0, 0},
+};
 
 /* What stands at a path: of either side. */
 struct place {
@@ -276,7 +278,7 @@ int cmd_cp(int argc, char **argv)
 	struct words w;
 	struct cai_error err = {0};
 	struct copy c = {0};
-	if (words_parse(argc, argv, options, words_set_bits, &c.bits, &w, &err) < 0)
+	if (words_parse(argc, argv, options_cp, words_set_bits, &c.bits, &w, &err) < 0)
 		return words_usage(&err);
 	if (c.bits & 1u << B_HELP) {
 		help_cp();

@@ -18,7 +18,7 @@ void help_doctor(void)
 }
 
 enum { O_JSON, O_CACHED, O_HELP };
-static const struct cli_option options[] = {
+const struct cli_option options_doctor[] = {
     {"json", 0, OPT_FLAG, O_JSON},
     {"cached", 0, OPT_FLAG, O_CACHED},
     {"help", 'h', OPT_FLAG, O_HELP},
@@ -68,7 +68,7 @@ int cmd_doctor(int argc, char **argv)
 	bool flag[3] = {false};
 	struct cli_parse p;
 	struct cai_error err;
-	if (cli_options(argc, argv, options, set, flag, &p, &err) < 0) {
+	if (cli_options(argc, argv, options_doctor, set, flag, &p, &err) < 0) {
 		cli_say("%s", err.text);
 		return CLI_EXIT_USAGE;
 	}

@@ -28,11 +28,13 @@ void help_events(void)
 }
 
 enum { O_SINCE, O_UNTIL, O_JSON, O_HELP };
-static const struct cli_option options[] = {{"since", 0, OPT_VALUE, O_SINCE},
-					    {"until", 0, OPT_VALUE, O_UNTIL},
-					    {"json", 0, OPT_FLAG, O_JSON},
-					    {"help", 'h', OPT_FLAG, O_HELP},
-					    {NULL, 0, 0, 0}};
+const struct cli_option options_events[] = {
+	{"since", 0, OPT_VALUE, O_SINCE},
+	{"until", 0, OPT_VALUE, O_UNTIL},
+	{"json", 0, OPT_FLAG, O_JSON},
+	{"help", 'h', OPT_FLAG, O_HELP},
+	{NULL, 0, 0, 0},
+};
 
 struct events {
 	int64_t since, until;
@@ -126,7 +128,7 @@ int cmd_events(int argc, char **argv)
 	struct words w;
 	struct cai_error err = {0};
 	struct store s;
-	if (words_parse(argc, argv, options, set, &e, &w, &err) < 0)
+	if (words_parse(argc, argv, options_events, set, &e, &w, &err) < 0)
 		return words_usage(&err);
 	if (e.help) {
 		help_events();

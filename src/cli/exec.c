@@ -32,14 +32,16 @@ void help_exec(void)
 }
 
 enum { O_INTERACTIVE, O_TTY, O_DETACH, O_ENV, O_WORKDIR, O_USER, O_HELP };
-static const struct cli_option options[] = {{"interactive", 'i', OPT_FLAG, O_INTERACTIVE},
-					    {"tty", 't', OPT_FLAG, O_TTY},
-					    {"detach", 'd', OPT_FLAG, O_DETACH},
-					    {"env", 'e', OPT_VALUE, O_ENV},
-					    {"workdir", 'w', OPT_VALUE, O_WORKDIR},
-					    {"user", 'u', OPT_VALUE, O_USER},
-					    {"help", 'h', OPT_FLAG, O_HELP},
-					    {NULL, 0, 0, 0}};
+const struct cli_option options_exec[] = {
+	{"interactive", 'i', OPT_FLAG, O_INTERACTIVE},
+	{"tty", 't', OPT_FLAG, O_TTY},
+	{"detach", 'd', OPT_FLAG, O_DETACH},
+	{"env", 'e', OPT_VALUE, O_ENV},
+	{"workdir", 'w', OPT_VALUE, O_WORKDIR},
+	{"user", 'u', OPT_VALUE, O_USER},
+	{"help", 'h', OPT_FLAG, O_HELP},
+	{NULL, 0, 0, 0},
+};
 
 #define MAX_ENV 1024
 
@@ -217,7 +219,7 @@ int cmd_exec(int argc, char **argv)
 	struct cai_error err = {0};
 	struct store s;
 	struct sandbox_view v;
-	if (cli_options(argc, argv, options, set, &x, &p, &err) < 0)
+	if (cli_options(argc, argv, options_exec, set, &x, &p, &err) < 0)
 		return words_usage(&err);
 	if (x.help) {
 		help_exec();

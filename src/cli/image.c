@@ -43,10 +43,13 @@ void help_image(void)
 }
 
 enum { O_JSON, O_QUIET, O_HELP, O_FORCE, O_PACKAGES };
-static const struct cli_option options[] = {
-    {"json", 0, OPT_FLAG, O_JSON},	    {"quiet", 'q', OPT_FLAG, O_QUIET},
-    {"help", 'h', OPT_FLAG, O_HELP},	    {"force", 'f', OPT_FLAG, O_FORCE},
-    {"packages", 0, OPT_VALUE, O_PACKAGES}, {NULL, 0, 0, 0},
+const struct cli_option options_image[] = {
+    {"json", 0, OPT_FLAG, O_JSON},
+    {"quiet", 'q', OPT_FLAG, O_QUIET},
+    {"help", 'h', OPT_FLAG, O_HELP},
+    {"force", 'f', OPT_FLAG, O_FORCE},
+    {"packages", 0, OPT_VALUE, O_PACKAGES},
+    {NULL, 0, 0, 0},
 };
 
 struct image_args {
@@ -279,22 +282,31 @@ static int do_export(struct image_args *a, struct cai_error *err)
 }
 
 static const struct {
-	const char *name;
-	int min, max;
+	struct cli_action a;
 	int (*run)(struct image_args *a,
 		   struct cai_error *err); /* exit status, or -1 with *err ("" when it was told already) */
 } commands[] = {
-    {"import", 1, 2, do_import}, {"bootstrap", 1, 2, do_bootstrap}, {"ls", 0, 0, do_ls},
-    {"list", 0, 0, do_ls},	 {"inspect", 1, 64, do_inspect},    {"rm", 1, 64, do_rm},
-    {"prune", 0, 0, do_prune},	 {"export", 2, 2, do_export},
+    {{"import", 1, 2, WORD_FILE, WORD_TEXT}, do_import},
+    {{"bootstrap", 1, 2, WORD_TEXT, WORD_TEXT}, do_bootstrap},
+    {{"ls", 0, 0, WORD_NONE, WORD_NONE}, do_ls},
+    {{"list", 0, 0, WORD_NONE, WORD_NONE}, do_ls},
+    {{"inspect", 1, 64, WORD_IMAGE, WORD_IMAGE}, do_inspect},
+    {{"rm", 1, 64, WORD_IMAGE, WORD_IMAGE}, do_rm},
+    {{"prune", 0, 0, WORD_NONE, WORD_NONE}, do_prune},
+    {{"export", 2, 2, WORD_IMAGE, WORD_FILE}, do_export},
 };
+
+const struct cli_action *action_image(size_t i)
+{
+	return i < ARRAY_LEN(commands) ? &commands[i].a : NULL;
+}
 
 /* Flags may stand before and behind the words. */
 static int parse(int argc, char **argv, struct image_args *a, struct cai_error *err)
 {
 	for (;;) {
 		struct cli_parse p;
-		if (cli_options(argc, argv, options, set, a, &p, err) < 0)
+		if (cli_options(argc, argv, options_image, set, a, &p, err) < 0)
 			return -1;
 		argc -= p.next;
 		argv += p.next;
@@ -322,8 +334,8 @@ int cmd_image(int argc, char **argv)
 		return name ? 0 : CLI_EXIT_USAGE;
 	}
 	size_t k = 0;
-	for (; k < ARRAY_LEN(commands) && strcmp(commands[k].name, name); k++)
-		names[k] = commands[k].name;
+	for (; k < ARRAY_LEN(commands) && strcmp(commands[k].a.name, name); k++)
+		names[k] = commands[k].a.name;
 	if (k == ARRAY_LEN(commands)) {
 		const char *near = cli_nearest(name, names, k);
 		cli_say("there is no 'caisson image %s'%s%s%s", name,
@@ -339,7 +351,7 @@ int cmd_image(int argc, char **argv)
 		help_image();
 		return 0;
 	}
-	if (a.n < commands[k].min || a.n > commands[k].max) {
+	if (a.n < commands[k].a.min || a.n > commands[k].a.max) {
 		cli_say("wrong number of arguments for 'caisson image %s'; see caisson image --help", name);
 		return CLI_EXIT_USAGE;
 	}

@@ -32,9 +32,15 @@ void help_logs(void)
 }
 
 enum { O_FOLLOW, O_TAIL, O_SINCE, O_UNTIL, O_TIMES, O_HELP };
-static const struct cli_option options[] = {
-	{"follow", 'f', OPT_FLAG, O_FOLLOW}, {"tail", 'n', OPT_VALUE, O_TAIL},	   {"since", 0, OPT_VALUE, O_SINCE}, {"until", 0, OPT_VALUE, O_UNTIL},
-	{"timestamps", 't', OPT_FLAG, O_TIMES}, {"help", 'h', OPT_FLAG, O_HELP}, {NULL, 0, 0, 0}};
+const struct cli_option options_logs[] = {
+	{"follow", 'f', OPT_FLAG, O_FOLLOW},
+	{"tail", 'n', OPT_VALUE, O_TAIL},
+	{"since", 0, OPT_VALUE, O_SINCE},
+	{"until", 0, OPT_VALUE, O_UNTIL},
+	{"timestamps", 't', OPT_FLAG, O_TIMES},
+	{"help", 'h', OPT_FLAG, O_HELP},
+	{NULL, 0, 0, 0},
+};
 
 struct logs {
 	bool follow, times, help;
@@ -195,7 +201,7 @@ int cmd_logs(int argc, char **argv)
 	struct cai_error err = {0};
 	struct store s;
 	struct sandbox_view v;
-	if (words_parse(argc, argv, options, set, &l, &w, &err) < 0)
+	if (words_parse(argc, argv, options_logs, set, &l, &w, &err) < 0)
 		return words_usage(&err);
 	if (l.help) {
 		help_logs();

@@ -24,35 +24,35 @@ static void help_help(void)
 }
 
 const struct cli_command cli_commands[] = {
-    {"run", "run a command in a new sandbox", cmd_run, help_run},
-    {"create", "make a sandbox without starting it", cmd_create, help_create},
-    {"start", "start sandboxes that have ended", cmd_start, help_start},
-    {"restart", "stop sandboxes and start them again", cmd_restart, help_restart},
-    {"stop", "stop sandboxes", cmd_stop, help_stop},
-    {"kill", "send sandboxes a signal", cmd_kill, help_kill},
-    {"pause", "stop everything in sandboxes where it is", cmd_pause, help_pause},
-    {"unpause", "let paused sandboxes go on", cmd_unpause, help_unpause},
-    {"wait", "wait for sandboxes to end", cmd_wait, help_wait},
-    {"rm", "remove sandboxes", cmd_rm, help_rm},
-    {"prune", "remove all sandboxes that do not run", cmd_prune, help_prune},
-    {"ps", "list sandboxes", cmd_ps, help_ps},
-    {"inspect", "print all that is known of sandboxes", cmd_inspect, help_inspect},
-    {"port", "list a sandbox's published ports", cmd_port, help_port},
-    {"logs", "print what a sandbox's program wrote", cmd_logs, help_logs},
-    {"exec", "run one more command in a sandbox", cmd_exec, help_exec},
-    {"cp", "copy files into and out of sandboxes", cmd_cp, help_cp},
-    {"top", "list a sandbox's processes", cmd_top, help_top},
-    {"stats", "show what sandboxes use", cmd_stats, help_stats},
-    {"update", "change the limits of sandboxes", cmd_update, help_update},
-    {"rename", "give a sandbox another name", cmd_rename, help_rename},
-    {"events", "print what happens to sandboxes", cmd_events, help_events},
-    {"pull", "fetch an image from a registry", cmd_pull, help_pull},
-    {"image", "import, list, inspect and remove images", cmd_image, help_image},
-    {"network", "make, list and remove named networks", cmd_network, help_network},
-    {"doctor", "say what this host offers, what is missing and how to mend it", cmd_doctor, help_doctor},
-    {"version", "print the version", cmd_version, help_version},
-    {"help", "print this, or the help of a command", cmd_help, help_help},
-    {NULL, NULL, NULL, NULL},
+    {"run", "run a command in a new sandbox", cmd_run, help_run, options_run, WORD_IMAGE, WORD_PROGRAM, NULL},
+    {"create", "make a sandbox without starting it", cmd_create, help_create, options_run, WORD_IMAGE, WORD_PROGRAM, NULL},
+    {"start", "start sandboxes that have ended", cmd_start, help_start, options_start, WORD_ENDED, WORD_ENDED, NULL},
+    {"restart", "stop sandboxes and start them again", cmd_restart, help_restart, options_stop, WORD_SANDBOX, WORD_SANDBOX, NULL},
+    {"stop", "stop sandboxes", cmd_stop, help_stop, options_stop, WORD_RUNNING, WORD_RUNNING, NULL},
+    {"kill", "send sandboxes a signal", cmd_kill, help_kill, options_kill, WORD_RUNNING, WORD_RUNNING, NULL},
+    {"pause", "stop everything in sandboxes where it is", cmd_pause, help_pause, options_help, WORD_RUNNING, WORD_RUNNING, NULL},
+    {"unpause", "let paused sandboxes go on", cmd_unpause, help_unpause, options_help, WORD_PAUSED, WORD_PAUSED, NULL},
+    {"wait", "wait for sandboxes to end", cmd_wait, help_wait, options_help, WORD_SANDBOX, WORD_SANDBOX, NULL},
+    {"rm", "remove sandboxes", cmd_rm, help_rm, options_rm, WORD_SANDBOX, WORD_SANDBOX, NULL},
+    {"prune", "remove all sandboxes that do not run", cmd_prune, help_prune, options_rm, WORD_NONE, WORD_NONE, NULL},
+    {"ps", "list sandboxes", cmd_ps, help_ps, options_ps, WORD_NONE, WORD_NONE, NULL},
+    {"inspect", "print all that is known of sandboxes", cmd_inspect, help_inspect, options_json, WORD_SANDBOX, WORD_SANDBOX, NULL},
+    {"port", "list a sandbox's published ports", cmd_port, help_port, options_json, WORD_RUNNING, WORD_NONE, NULL},
+    {"logs", "print what a sandbox's program wrote", cmd_logs, help_logs, options_logs, WORD_SANDBOX, WORD_NONE, NULL},
+    {"exec", "run one more command in a sandbox", cmd_exec, help_exec, options_exec, WORD_RUNNING, WORD_PROGRAM, NULL},
+    {"cp", "copy files into and out of sandboxes", cmd_cp, help_cp, options_cp, WORD_COPY, WORD_COPY, NULL},
+    {"top", "list a sandbox's processes", cmd_top, help_top, options_stats, WORD_RUNNING, WORD_NONE, NULL},
+    {"stats", "show what sandboxes use", cmd_stats, help_stats, options_stats, WORD_RUNNING, WORD_RUNNING, NULL},
+    {"update", "change the limits of sandboxes", cmd_update, help_update, options_update, WORD_SANDBOX, WORD_SANDBOX, NULL},
+    {"rename", "give a sandbox another name", cmd_rename, help_rename, options_help, WORD_SANDBOX, WORD_TEXT, NULL},
+    {"events", "print what happens to sandboxes", cmd_events, help_events, options_events, WORD_NONE, WORD_NONE, NULL},
+    {"pull", "fetch an image from a registry", cmd_pull, help_pull, options_pull, WORD_IMAGE, WORD_NONE, NULL},
+    {"image", "import, list, inspect and remove images", cmd_image, help_image, options_image, WORD_NONE, WORD_NONE, action_image},
+    {"network", "make, list and remove named networks", cmd_network, help_network, options_network, WORD_NONE, WORD_NONE, action_network},
+    {"doctor", "say what this host offers, what is missing and how to mend it", cmd_doctor, help_doctor, options_doctor, WORD_NONE, WORD_NONE, NULL},
+    {"version", "print the version", cmd_version, help_version, options_version, WORD_NONE, WORD_NONE, NULL},
+    {"help", "print this, or the help of a command", cmd_help, help_help, NULL, WORD_COMMAND, WORD_NONE, NULL},
+    {NULL, NULL, NULL, NULL, NULL, WORD_NONE, WORD_NONE, NULL},
 };
 
 static void usage(FILE *f)
@@ -150,6 +150,8 @@ int main(int argc, char **argv)
 			name);
 		return CLI_EXIT_USAGE;
 	}
+	if (!strcmp(name, "__complete")) /* for shells; not in the table, which is for people */
+		return finish(cmd_complete(argc - 1, argv + 1));
 	const struct cli_command *c = find(name);
 	if (!c)
 		return unknown_command(name);

@@ -26,7 +26,7 @@ void help_network(void)
 }
 
 enum { O_JSON, O_QUIET, O_HELP, O_INTERNAL };
-static const struct cli_option options[] = {
+const struct cli_option options_network[] = {
     {"json", 0, OPT_FLAG, O_JSON},
     {"quiet", 'q', OPT_FLAG, O_QUIET},
     {"help", 'h', OPT_FLAG, O_HELP},
@@ -137,19 +137,27 @@ static int do_rm(struct network_args *a, struct cai_error *err)
 }
 
 static const struct {
-	const char *name;
-	int min, max;
+	struct cli_action a;
 	int (*run)(struct network_args *a, struct cai_error *err); /* exit status, or -1 with *err */
 } commands[] = {
-    {"create", 1, 1, do_create}, {"ls", 0, 0, do_ls}, {"list", 0, 0, do_ls}, {"inspect", 1, 64, do_inspect}, {"rm", 1, 64, do_rm},
+    {{"create", 1, 1, WORD_TEXT, WORD_NONE}, do_create},
+    {{"ls", 0, 0, WORD_NONE, WORD_NONE}, do_ls},
+    {{"list", 0, 0, WORD_NONE, WORD_NONE}, do_ls},
+    {{"inspect", 1, 64, WORD_OWN_NETWORK, WORD_OWN_NETWORK}, do_inspect},
+    {{"rm", 1, 64, WORD_OWN_NETWORK, WORD_OWN_NETWORK}, do_rm},
 };
+
+const struct cli_action *action_network(size_t i)
+{
+	return i < ARRAY_LEN(commands) ? &commands[i].a : NULL;
+}
 
 /* Flags may stand before and behind the names. */
 static int parse(int argc, char **argv, struct network_args *a, struct cai_error *err)
 {
 	for (;;) {
 		struct cli_parse p;
-		if (cli_options(argc, argv, options, set, a, &p, err) < 0)
+		if (cli_options(argc, argv, options_network, set, a, &p, err) < 0)
 			return -1;
 		argc -= p.next;
 		argv += p.next;
@@ -178,8 +186,8 @@ int cmd_network(int argc, char **argv)
 		return name ? 0 : CLI_EXIT_USAGE;
 	}
 	size_t k = 0;
-	for (; k < ARRAY_LEN(commands) && strcmp(commands[k].name, name); k++)
-		names[k] = commands[k].name;
+	for (; k < ARRAY_LEN(commands) && strcmp(commands[k].a.name, name); k++)
+		names[k] = commands[k].a.name;
 	if (k == ARRAY_LEN(commands)) {
 		const char *near = cli_nearest(name, names, k);
 		cli_say("there is no 'caisson network %s'%s%s%s", name, near ? "; did you mean '" : "; see caisson network --help",
@@ -194,7 +202,7 @@ int cmd_network(int argc, char **argv)
 		help_network();
 		return 0;
 	}
-	if (a.n < commands[k].min || a.n > commands[k].max) {
+	if (a.n < commands[k].a.min || a.n > commands[k].a.max) {
 		cli_say("wrong number of arguments for 'caisson network %s'; see caisson network --help", name);
 		return CLI_EXIT_USAGE;
 	}

@@ -121,7 +121,7 @@ int cli_options(int argc, char **argv, const struct cli_option *opts,
 				return unknown(word, opts, err);
 			if (o->kind == OPT_FLAG && value)
 				return cai_fail(err, 0, "--%s takes no value", o->name);
-			if (o->kind == OPT_VALUE && !value) {
+			if (o->kind != OPT_FLAG && !value) {
 				if (++i >= argc)
 					return cai_fail(err, 0, "--%s needs a value", o->name);
 				value = argv[i];

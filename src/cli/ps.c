@@ -28,11 +28,17 @@ void help_ps(void)
 }
 
 enum { O_ALL, O_QUIET, O_SIZE, O_LAST, O_NO_TRUNC, O_FILTER, O_JSON, O_HELP };
-static const struct cli_option options[] = {{"all", 'a', OPT_FLAG, O_ALL},	   {"quiet", 'q', OPT_FLAG, O_QUIET},
-					    {"size", 's', OPT_FLAG, O_SIZE},	   {"last", 'n', OPT_VALUE, O_LAST},
-					    {"no-trunc", 0, OPT_FLAG, O_NO_TRUNC}, {"filter", 'f', OPT_VALUE, O_FILTER},
-					    {"json", 0, OPT_FLAG, O_JSON},	   {"help", 'h', OPT_FLAG, O_HELP},
-					    {NULL, 0, 0, 0}};
+const struct cli_option options_ps[] = {
+	{"all", 'a', OPT_FLAG, O_ALL},
+	{"quiet", 'q', OPT_FLAG, O_QUIET},
+	{"size", 's', OPT_FLAG, O_SIZE},
+	{"last", 'n', OPT_VALUE, O_LAST},
+	{"no-trunc", 0, OPT_FLAG, O_NO_TRUNC},
+	{"filter", 'f', WORD_FILTER, O_FILTER},
+	{"json", 0, OPT_FLAG, O_JSON},
+	{"help", 'h', OPT_FLAG, O_HELP},
+	{NULL, 0, 0, 0},
+};
 
 #define MAX_FILTERS 32
 
@@ -49,15 +55,15 @@ struct ps {
 	size_t n;
 };
 
-static const char *const keys[] = {"name", "id", "status", "label", "image", "engine", "boundary", "exited"};
+const char *const ps_filter_keys[] = {"name", "id", "status", "label", "image", "engine", "boundary", "exited", NULL};
 
 static int set(void *ctx, int id, const char *v, struct cai_error *err)
 {
 	struct ps *p = ctx;
 	if (id == O_FILTER) {
 		size_t n = strcspn(v, "=");
-		for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
-			if (v[n] && strlen(keys[i]) == n && !strncmp(keys[i], v, n) && p->n_filters < MAX_FILTERS) {
+		for (const char *const *key = ps_filter_keys; *key; key++)
+			if (v[n] && strlen(*key) == n && !strncmp(*key, v, n) && p->n_filters < MAX_FILTERS) {
 				p->filter[p->n_filters++] = v;
 				return 0;
 			}
@@ -186,7 +192,7 @@ int cmd_ps(int argc, char **argv)
 	struct words w;
 	struct cai_error err = {0};
 	struct store s;
-	if (words_parse(argc, argv, options, set, &p, &w, &err) < 0)
+	if (words_parse(argc, argv, options_ps, set, &p, &w, &err) < 0)
 		return words_usage(&err);
 	if (p.flag[O_HELP]) {
 		help_ps();
@@ -237,14 +243,18 @@ static int do_inspect(void *ctx, struct store *s, struct sandbox_view *v, struct
 }
 
 enum { B_JSON, B_HELP };
-static const struct cli_option simple[] = {{"json", 0, OPT_FLAG, B_JSON}, {"help", 'h', OPT_FLAG, B_HELP}, {NULL, 0, 0, 0}};
+const struct cli_option options_json[] = {
+	{"json", 0, OPT_FLAG, B_JSON},
+	{"help", 'h', OPT_FLAG, B_HELP},
+	{NULL, 0, 0, 0},
+};
 
 int cmd_inspect(int argc, char **argv)
 {
 	struct words w;
 	struct cai_error err = {0};
 	uint32_t bits = 0;
-	if (words_parse(argc, argv, simple, words_set_bits, &bits, &w, &err) < 0)
+	if (words_parse(argc, argv, options_json, words_set_bits, &bits, &w, &err) < 0)
 		return words_usage(&err);
 	if (bits & 1u << B_HELP) {
 		help_inspect();
@@ -281,7 +291,7 @@ int cmd_port(int argc, char **argv)
 	struct words w;
 	struct cai_error err = {0};
 	uint32_t bits = 0;
-	if (words_parse(argc, argv, simple, words_set_bits, &bits, &w, &err) < 0)
+	if (words_parse(argc, argv, options_json, words_set_bits, &bits, &w, &err) < 0)
 		return words_usage(&err);
 	if (bits & 1u << B_HELP) {
 		help_port();

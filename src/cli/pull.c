@@ -21,7 +21,7 @@ void help_pull(void)
 }
 
 enum { O_JSON, O_QUIET, O_HELP };
-static const struct cli_option options[] = {
+const struct cli_option options_pull[] = {
     {"json", 0, OPT_FLAG, O_JSON},
     {"quiet", 'q', OPT_FLAG, O_QUIET},
     {"help", 'h', OPT_FLAG, O_HELP},
@@ -40,7 +40,7 @@ int cmd_pull(int argc, char **argv)
 	struct cli_parse p;
 	struct cai_error err;
 	struct image_ref ref;
-	if (cli_options(argc, argv, options, set, flag, &p, &err) < 0) {
+	if (cli_options(argc, argv, options_pull, set, flag, &p, &err) < 0) {
 		cli_say("%s", err.text);
 		return CLI_EXIT_USAGE;
 	}

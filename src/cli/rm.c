@@ -16,11 +16,13 @@
 
 enum { B_FORCE, B_VOLUMES, B_JSON, B_HELP };
 
-static const struct cli_option options[] = {{"force", 'f', OPT_FLAG, B_FORCE},
-					    {"volumes", 'v', OPT_FLAG, B_VOLUMES},
-					    {"json", 0, OPT_FLAG, B_JSON},
-					    {"help", 'h', OPT_FLAG, B_HELP},
-					    {NULL, 0, 0, 0}};
+const struct cli_option options_rm[] = {
+	{"force", 'f', OPT_FLAG, B_FORCE},
+	{"volumes", 'v', OPT_FLAG, B_VOLUMES},
+	{"json", 0, OPT_FLAG, B_JSON},
+	{"help", 'h', OPT_FLAG, B_HELP},
+	{NULL, 0, 0, 0},
+};
 
 /* With force: ends what runs. Then the lock is ours; -1 with *err. */
 static int take(struct sandbox_view *v, bool force, struct cai_error *err)
@@ -63,7 +65,7 @@ int cmd_rm(int argc, char **argv)
 	struct words w;
 	struct cai_error err = {0};
 	uint32_t bits = 0;
-	if (words_parse(argc, argv, options, words_set_bits, &bits, &w, &err) < 0)
+	if (words_parse(argc, argv, options_rm, words_set_bits, &bits, &w, &err) < 0)
 		return words_usage(&err);
 	if (bits & 1u << B_HELP) {
 		help_rm();
@@ -138,7 +140,7 @@ int cmd_prune(int argc, char **argv)
 	struct cai_error err = {0};
 	struct store s;
 	uint32_t bits = 0;
-	if (words_parse(argc, argv, options, words_set_bits, &bits, &w, &err) < 0)
+	if (words_parse(argc, argv, options_rm, words_set_bits, &bits, &w, &err) < 0)
 		return words_usage(&err);
 	if (bits & 1u << B_HELP) {
 		help_prune();

@@ -99,10 +99,10 @@ enum {
 	O_PUBLISH, O_NETWORK, O_DNS, O_ADD_HOST, O_MAC, O_CPUS, O_MEMORY, O_PIDS, O_KERNEL, O_INITRD, O_APPEND, O_CONSOLE, O_DEBUG, O_QUIET, O_HELP,
 };
 
-static const struct cli_option options[] = {
-    {"rootfs", 0, OPT_VALUE, O_ROOTFS},
+const struct cli_option options_run[] = {
+    {"rootfs", 0, WORD_FILE, O_ROOTFS},
     {"env", 'e', OPT_VALUE, O_ENV},
-    {"env-file", 0, OPT_VALUE, O_ENV_FILE},
+    {"env-file", 0, WORD_FILE, O_ENV_FILE},
     {"workdir", 'w', OPT_VALUE, O_WORKDIR},
     {"user", 'u', OPT_VALUE, O_USER},
     {"interactive", 'i', OPT_FLAG, O_INTERACTIVE},
@@ -112,31 +112,31 @@ static const struct cli_option options[] = {
     {"hostname", 0, OPT_VALUE, O_HOSTNAME},
     {"label", 'l', OPT_VALUE, O_LABEL},
     {"rm", 0, OPT_FLAG, O_RM},
-    {"pull", 0, OPT_VALUE, O_PULL},
-    {"stop-signal", 0, OPT_VALUE, O_STOP_SIGNAL},
+    {"pull", 0, WORD_PULL, O_PULL},
+    {"stop-signal", 0, WORD_SIGNAL, O_STOP_SIGNAL},
     {"stop-timeout", 0, OPT_VALUE, O_STOP_TIMEOUT},
-    {"cidfile", 0, OPT_VALUE, O_CIDFILE},
+    {"cidfile", 0, WORD_FILE, O_CIDFILE},
     {"entrypoint", 0, OPT_VALUE, O_ENTRYPOINT},
-    {"engine", 0, OPT_VALUE, O_ENGINE},
-    {"trust", 0, OPT_VALUE, O_TRUST},
-    {"boundary", 0, OPT_VALUE, O_BOUNDARY},
-    {"accel", 0, OPT_VALUE, O_ACCEL},
-    {"volume", 'v', OPT_VALUE, O_VOLUME},
+    {"engine", 0, WORD_ENGINE, O_ENGINE},
+    {"trust", 0, WORD_TRUST, O_TRUST},
+    {"boundary", 0, WORD_BOUNDARY, O_BOUNDARY},
+    {"accel", 0, WORD_ACCEL, O_ACCEL},
+    {"volume", 'v', WORD_DIR, O_VOLUME},
     {"tmpfs", 0, OPT_VALUE, O_TMPFS},
     {"disk", 0, OPT_VALUE, O_DISK},
     {"ephemeral", 0, OPT_FLAG, O_EPHEMERAL},
     {"read-only", 0, OPT_FLAG, O_READ_ONLY},
     {"publish", 'p', OPT_VALUE, O_PUBLISH},
-    {"network", 0, OPT_VALUE, O_NETWORK},
-    {"net", 0, OPT_VALUE, O_NETWORK},
+    {"network", 0, WORD_NETWORK, O_NETWORK},
+    {"net", 0, WORD_NETWORK, O_NETWORK},
     {"dns", 0, OPT_VALUE, O_DNS},
     {"add-host", 0, OPT_VALUE, O_ADD_HOST},
     {"mac", 0, OPT_VALUE, O_MAC},
     {"cpus", 0, OPT_VALUE, O_CPUS},
     {"memory", 'm', OPT_VALUE, O_MEMORY},
     {"pids-limit", 0, OPT_VALUE, O_PIDS},
-    {"kernel", 0, OPT_VALUE, O_KERNEL},
-    {"initrd", 0, OPT_VALUE, O_INITRD},
+    {"kernel", 0, WORD_FILE, O_KERNEL},
+    {"initrd", 0, WORD_FILE, O_INITRD},
     {"append", 0, OPT_VALUE, O_APPEND},
     {"console", 0, OPT_FLAG, O_CONSOLE},
     {"debug", 0, OPT_FLAG, O_DEBUG},
@@ -215,16 +215,23 @@ static int parse_number(const char *flag, const char *v, unsigned long max, unsi
 	return 0;
 }
 
+const char *const accel_choices[] = {[ACCEL_AUTO] = "auto", [ACCEL_KVM] = "kvm", [ACCEL_SOFT] = "soft", NULL};
+const char *const pull_choices[] = {[IMAGE_PULL_MISSING] = "missing", [IMAGE_PULL_ALWAYS] = "always", [IMAGE_PULL_NEVER] = "never", NULL};
+
+static int choice(const char *const *choices, const char *v)
+{
+	for (int i = 0; choices[i]; i++)
+		if (!strcmp(choices[i], v))
+			return i;
+	return -1;
+}
+
 static int set_accel(struct sandbox_spec *s, const char *v, struct cai_error *err)
 {
-	if (!strcmp(v, "auto"))
-		s->accel = ACCEL_AUTO;
-	else if (!strcmp(v, "kvm"))
-		s->accel = ACCEL_KVM;
-	else if (!strcmp(v, "soft"))
-		s->accel = ACCEL_SOFT;
-	else
+	int i = choice(accel_choices, v);
+	if (i < 0)
 		return cai_fail(err, EINVAL, "--accel is auto, kvm or soft, not '%s'", v);
+	s->accel = (enum accel_choice)i;
 	return 0;
 }
 
@@ -280,14 +287,9 @@ static int set(void *ctx, int id, const char *v, struct cai_error *err)
 		s->remove = true;
 		return 0;
 	case O_PULL:
-		if (!strcmp(v, "missing"))
-			a->pull = IMAGE_PULL_MISSING;
-		else if (!strcmp(v, "always"))
-			a->pull = IMAGE_PULL_ALWAYS;
-		else if (!strcmp(v, "never"))
-			a->pull = IMAGE_PULL_NEVER;
-		else
+		if (choice(pull_choices, v) < 0)
 			return cai_fail(err, EINVAL, "--pull is missing, always or never, not '%s'", v);
+		a->pull = (enum image_when)choice(pull_choices, v);
 		return 0;
 	case O_STOP_SIGNAL:
 		s->stop_signal = image_signal_number(v);
@@ -406,7 +408,7 @@ int run_args_parse(const char *command, int argc, char **argv, struct run_args *
 	sandbox_spec_init(&a->spec);
 	a->spec.pids = 4096;
 	struct sandbox_spec *s = &a->spec;
-	if (cli_options(argc, argv, options, set, a, &p, err) < 0)
+	if (cli_options(argc, argv, options_run, set, a, &p, err) < 0)
 		return -1;
 	if (a->help)
 		return 0;

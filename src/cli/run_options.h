@@ -35,6 +35,9 @@ int run_args_parse(const char *command, int argc, char **argv, struct run_args *
 int run_args_resolve(struct run_args *a, struct cai_error *err);
 void run_args_free(struct run_args *a);
 
+/* What --accel and --pull may be, in the order of their enums; end with NULL. */
+extern const char *const accel_choices[], *const pull_choices[];
+
 /* "1.5" into thousandths of a CPU. */
 int parse_cpus(const char *text, unsigned *milli, struct cai_error *err);
 

@@ -20,11 +20,13 @@
 #define SAMPLE_MS  500
 
 enum { B_JSON, B_NO_STREAM, B_HELP, B_ALL };
-static const struct cli_option options[] = {{"json", 0, OPT_FLAG, B_JSON},
-					    {"no-stream", 0, OPT_FLAG, B_NO_STREAM},
-					    {"all", 'a', OPT_FLAG, B_ALL},
-					    {"help", 'h', OPT_FLAG, B_HELP},
-					    {NULL, 0, 0, 0}};
+const struct cli_option options_stats[] = {
+	{"json", 0, OPT_FLAG, B_JSON},
+	{"no-stream", 0, OPT_FLAG, B_NO_STREAM},
+	{"all", 'a', OPT_FLAG, B_ALL},
+	{"help", 'h', OPT_FLAG, B_HELP},
+	{NULL, 0, 0, 0},
+};
 
 void help_stats(void)
 {
@@ -136,7 +138,7 @@ int cmd_stats(int argc, char **argv)
 	struct cai_error err = {0};
 	struct store s;
 	uint32_t bits = 0;
-	if (words_parse(argc, argv, options, words_set_bits, &bits, &w, &err) < 0)
+	if (words_parse(argc, argv, options_stats, words_set_bits, &bits, &w, &err) < 0)
 		return words_usage(&err);
 	if (bits & 1u << B_HELP) {
 		help_stats();
@@ -203,7 +205,7 @@ int cmd_top(int argc, char **argv)
 	struct words w;
 	struct cai_error err = {0};
 	uint32_t bits = 0;
-	if (words_parse(argc, argv, options, words_set_bits, &bits, &w, &err) < 0)
+	if (words_parse(argc, argv, options_stats, words_set_bits, &bits, &w, &err) < 0)
 		return words_usage(&err);
 	if (bits & 1u << B_HELP) {
 		help_top();

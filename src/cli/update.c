@@ -16,12 +16,14 @@
 #define ASK_MS 20000
 
 enum { O_CPUS, O_MEMORY, O_PIDS, O_TIMEOUT, O_HELP };
-static const struct cli_option options[] = {{"cpus", 0, OPT_VALUE, O_CPUS},
-					    {"memory", 'm', OPT_VALUE, O_MEMORY},
-					    {"pids-limit", 0, OPT_VALUE, O_PIDS},
-					    {"stop-timeout", 0, OPT_VALUE, O_TIMEOUT},
-					    {"help", 'h', OPT_FLAG, O_HELP},
-					    {NULL, 0, 0, 0}};
+const struct cli_option options_update[] = {
+	{"cpus", 0, OPT_VALUE, O_CPUS},
+	{"memory", 'm', OPT_VALUE, O_MEMORY},
+	{"pids-limit", 0, OPT_VALUE, O_PIDS},
+	{"stop-timeout", 0, OPT_VALUE, O_TIMEOUT},
+	{"help", 'h', OPT_FLAG, O_HELP},
+	{NULL, 0, 0, 0},
+};
 
 struct update {
 	bool cpus, memory, pids, timeout, help;
@@ -126,7 +128,7 @@ int cmd_update(int argc, char **argv)
 	struct update u = {0};
 	struct words w;
 	struct cai_error err = {0};
-	if (words_parse(argc, argv, options, set, &u, &w, &err) < 0)
+	if (words_parse(argc, argv, options_update, set, &u, &w, &err) < 0)
 		return words_usage(&err);
 	if (u.help) {
 		help_update();
@@ -166,11 +168,10 @@ static int do_rename(void *ctx, struct store *s, struct sandbox_view *v, struct 
 
 int cmd_rename(int argc, char **argv)
 {
-	static const struct cli_option help_only[] = {{"help", 'h', OPT_FLAG, 0}, {NULL, 0, 0, 0}};
 	struct words w;
 	struct cai_error err = {0};
 	uint32_t bits = 0;
-	if (words_parse(argc, argv, help_only, words_set_bits, &bits, &w, &err) < 0)
+	if (words_parse(argc, argv, options_help, words_set_bits, &bits, &w, &err) < 0)
 		return words_usage(&err);
 	if (bits || w.n != 2) {
 		help_rename();

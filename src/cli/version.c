@@ -13,7 +13,7 @@ void help_version(void)
 }
 
 enum { O_JSON, O_HELP };
-static const struct cli_option options[] = {
+const struct cli_option options_version[] = {
     {"json", 0, OPT_FLAG, O_JSON},
     {"help", 'h', OPT_FLAG, O_HELP},
     {NULL, 0, 0, 0},
@@ -30,7 +30,7 @@ int cmd_version(int argc, char **argv)
 	bool flag[2] = {false};
 	struct cli_parse p;
 	struct cai_error err;
-	if (cli_options(argc, argv, options, set, flag, &p, &err) < 0) {
+	if (cli_options(argc, argv, options_version, set, flag, &p, &err) < 0) {
 		cli_say("%s", err.text);
 		return CLI_EXIT_USAGE;
 	}
