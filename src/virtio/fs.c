@@ -128,7 +128,7 @@ static void drop_link(struct virtio_fs *f)
 	f->armed = 0;
 	f->current = NULL;
 	f->in_len = f->in_head = f->tail_len = 0;
-	for (unsigned i = 0; i < VIRTIO_FS_MAX_REQUESTS; i++) {
+	for (unsigned i = 0; i < VIRTIO_FS_MAX_REQUESTS && f->n_free < VIRTIO_FS_MAX_REQUESTS; i++) {
 		struct fs_request *r = &f->request[i];
 		if (!r->used)
 			continue;
@@ -275,8 +275,9 @@ static void fs_reset(struct virtio_dev *d)
 {
 	struct virtio_fs *f = to_fs(d);
 	/* The server will answer them, and the answers go nowhere. The rest of a request on its way must still go out. */
-	for (unsigned i = 0; i < VIRTIO_FS_MAX_REQUESTS; i++)
-		f->request[i].orphan = true;
+	if (f->n_free < VIRTIO_FS_MAX_REQUESTS)
+		for (unsigned i = 0; i < VIRTIO_FS_MAX_REQUESTS; i++)
+			f->request[i].orphan = true;
 	memset(f->used, 0, sizeof(f->used));
 }
 

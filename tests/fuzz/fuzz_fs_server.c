@@ -9,9 +9,11 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -176,6 +178,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	bool readonly = size && data[0] == 0xff;
 	struct fs_options o = {.root_fd = root, .proc_fd = proc, .readonly = readonly, .cache_ms = 10, .max_inodes = 200, .max_fds = 128};
 	must(w.reply && cwd >= 0 && proc >= 0);
+	/* Space is not what is tried here. */
+	struct rlimit most = {1 << 20, 1 << 20};
+	signal(SIGXFSZ, SIG_IGN);
+	setrlimit(RLIMIT_FSIZE, &most);
 	w.s = fs_server_new(&o, NULL);
 	must(w.s != NULL);
 	for (unsigned i = 0; i < KNOWN; i++)
