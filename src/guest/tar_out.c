@@ -141,18 +141,19 @@ static int put_data(struct walk *w, int fd, uint64_t size, struct cai_error *err
 	return 0;
 }
 
-static int put_file(struct walk *w, int dir, const char *base, const struct stat *named, struct cai_error *err)
+static int put_file(struct walk *w, int dir, const char *base, struct cai_error *err)
 {
 	struct stat st;
-	const char *first = named->st_nlink > 1 ? seen_before(w, named) : NULL;
-	if (first)
-		return put(w, TAR_HARDLINK, named, first, err);
 	/* Not blocking: a FIFO may have taken the file's place. */
 	cleanup_close int fd = openat(dir, base, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return errno == ENOENT ? 0 : cai_fail_errno(err, errno, "cannot open %.200s", name_text(w));
 	if (!S_ISREG(st.st_mode))
 		return cai_fail(err, 0, "%.200s changed while it was read", name_text(w));
+	/* Only now: a first name that had vanished would leave links to nothing. */
+	const char *first = st.st_nlink > 1 ? seen_before(w, &st) : NULL;
+	if (first)
+		return put(w, TAR_HARDLINK, &st, first, err);
 	if (put(w, TAR_FILE, &st, "", err) < 0)
 		return -1;
 	return put_data(w, fd, (uint64_t)st.st_size, err);
@@ -238,7 +239,7 @@ static int put_any(struct walk *w, int dir, const char *base, dev_t above, bool 
 		return errno == ENOENT && w->depth ? 0 : cai_fail_errno(err, errno, "%.300s", w->depth ? name_text(w) : base);
 	switch (st.st_mode & S_IFMT) {
 	case S_IFREG:
-		return put_file(w, dir, base, &st, err);
+		return put_file(w, dir, base, err);
 	case S_IFDIR:
 		return put_dir(w, dir, base, w->depth ? above : st.st_dev, follow, err);
 	case S_IFLNK:
