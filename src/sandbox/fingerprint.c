@@ -95,7 +95,6 @@ struct walk {
 	struct siphash hash;
 	struct fingerprint *f;
 	dev_t dev;
-	uid_t me;
 	const char *top;
 };
 
@@ -155,8 +154,6 @@ static void add_entry(struct walk *w, const char *name, const struct stat *st, u
 		w->f->bytes += (uint64_t)st->st_size;
 	if (ctime_ns > w->f->newest_ns)
 		w->f->newest_ns = ctime_ns;
-	if (st->st_uid != w->me)
-		w->f->one_owner = false;
 }
 
 /* fd is the directory's, taken over. */
@@ -203,8 +200,8 @@ static int walk_dir(struct walk *w, int fd, const char *name, unsigned depth, st
 
 int fingerprint_tree(const char *path, struct fingerprint *f, struct cai_error *err)
 {
-	struct walk w = {.f = f, .me = geteuid(), .top = path};
-	*f = (struct fingerprint){.one_owner = true};
+	struct walk w = {.f = f, .top = path};
+	*f = (struct fingerprint){0};
 	cleanup_close int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct stat st;
 	if (fd < 0 || fstat(fd, &st) < 0)

@@ -17,7 +17,6 @@ struct fingerprint {
 	uint64_t entries;
 	uint64_t bytes;	   /* of regular files */
 	int64_t newest_ns; /* newest ctime, CLOCK_REALTIME */
-	bool one_owner;	   /* every entry belongs to the calling user */
 };
 
 /* Scans the tree below path. Fails on an unreadable directory and on another file system mounted below. */

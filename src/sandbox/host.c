@@ -302,20 +302,43 @@ static void look_at_resources(struct host_report *r)
 	}
 }
 
+/* The programs that `caisson` starts, but the monitor, without which nothing runs at all. */
+static void look_at_helpers(struct host_report *r)
+{
+	static const struct {
+		const char *name, *lost;
+	} helpers[] = {{"caisson-image", "images and --rootfs DIR"},
+		       {"caisson-fs", "-v with a microVM"},
+		       {"caisson-net", "published ports and names"},
+		       {"caisson-init", "containers"}};
+	char lost[160] = "";
+	size_t n = 0;
+	for (size_t i = 0; i < ARRAY_LEN(helpers); i++) {
+		cleanup_free char *p = paths_libexec(helpers[i].name, NULL);
+		if (!p)
+			n += (size_t)snprintf(lost + n, sizeof(lost) - n, "%s%s (%s)", n ? ", " : "", helpers[i].name, helpers[i].lost);
+	}
+	struct finding *f = add(r, "helpers", n ? FINDING_MISSING : FINDING_OK, "%s%s", n ? "missing: " : "all there", lost);
+	if (n)
+		mend(f, "install Caisson again");
+}
+
+static void look_at_mke2fs(struct host_report *r)
+{
+	static const char *const places[] = {"/usr/sbin/mke2fs", "/sbin/mke2fs", "/usr/bin/mke2fs", "/usr/local/sbin/mke2fs"};
+	for (size_t i = 0; i < ARRAY_LEN(places); i++)
+		if (access(places[i], X_OK) == 0) {
+			add(r, "mke2fs", FINDING_OK, "%s", places[i]);
+			return;
+		}
+	mend(add(r, "mke2fs", FINDING_MISSING, "not installed; a microVM's writable disk needs it (--ephemeral does not)"),
+	     "run 'sudo apt install e2fsprogs'");
+}
+
 static void look_at_parts(struct host_report *r)
 {
-	static const char *const places[] = {"/usr/bin/mkfs.erofs", "/usr/sbin/mkfs.erofs",
-					     "/usr/local/bin/mkfs.erofs", "/usr/local/sbin/mkfs.erofs"};
-	const char *tool = NULL;
-	for (size_t i = 0; i < ARRAY_LEN(places) && !tool; i++)
-		if (access(places[i], X_OK) == 0)
-			tool = places[i];
-	if (tool)
-		add(r, "mkfs.erofs", FINDING_OK, "%s", tool);
-	else
-		mend(add(r, "mkfs.erofs", FINDING_MISSING, "not installed; --rootfs DIR needs it"),
-		     "run 'sudo apt install erofs-utils'");
-
+	look_at_mke2fs(r);
+	look_at_helpers(r);
 	static const struct {
 		const char *id;
 		enum paths_asset which;

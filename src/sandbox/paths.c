@@ -180,7 +180,8 @@ static char *first_existing(const char *dir, const char *const *rel)
 
 char *paths_libexec(const char *name, struct cai_error *err)
 {
-	char dir[4096], a[128], b[128], c[128], d[128], e[128];
+	char dir[4096], place[6][128];
+	const char *tries[7] = {0};
 	const char *env = getenv("CAISSON_LIBEXEC");
 	if (env && *env) {
 		char *p = path_join(env, name);
@@ -196,17 +197,17 @@ char *paths_libexec(const char *name, struct cai_error *err)
 			 "cannot tell where this program is (is /proc mounted?); set CAISSON_LIBEXEC");
 		return NULL;
 	}
-	snprintf(a, sizeof(a), "../libexec/caisson/%s", name);
-	snprintf(b, sizeof(b), "../vmm/%s", name);
-	snprintf(c, sizeof(c), "../image/%s", name);
-	snprintf(d, sizeof(d), "../fs/%s", name);
-	snprintf(e, sizeof(e), "../net/%s", name);
-	char *p = first_existing(dir, (const char *const[]){a, b, c, d, e, NULL});
+	static const char *const parents[6] = {"libexec/caisson", "vmm", "image", "fs", "net", "guest"};
+	for (unsigned i = 0; i < 6; i++) {
+		snprintf(place[i], sizeof(place[i]), "../%s/%s", parents[i], name);
+		tries[i] = place[i];
+	}
+	char *p = first_existing(dir, tries);
 	if (!p)
 		cai_fail(err, ENOENT,
 			 "%s is missing: neither %s/%s nor the build tree's exists; install Caisson again or "
 			 "set CAISSON_LIBEXEC",
-			 name, dir, a);
+			 name, dir, place[0]);
 	return p;
 }
 
@@ -233,10 +234,6 @@ char *paths_asset(enum paths_asset which, struct cai_error *err)
 			       "the guest kernel's command line",
 			       "run 'make'",
 			       {"../../kernel/cmdline", "../../../kernel/cmdline"}},
-	    [ASSET_AGENT] = {"caisson-init",
-			     "the agent of containers",
-			     "run 'make'",
-			     {"../guest/caisson-init"}},
 	};
 	char dir[4096];
 	const char *env = getenv("CAISSON_SHARE"), *name = assets[which].name;

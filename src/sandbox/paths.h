@@ -31,7 +31,7 @@ char *paths_state(struct cai_error *err);
  * build tree's. */
 char *paths_libexec(const char *name, struct cai_error *err);
 
-enum paths_asset { ASSET_KERNEL, ASSET_INITRD, ASSET_BUSYBOX, ASSET_CMDLINE, ASSET_AGENT };
+enum paths_asset { ASSET_KERNEL, ASSET_INITRD, ASSET_BUSYBOX, ASSET_CMDLINE };
 /* A file of share/caisson: CAISSON_SHARE/NAME, ../share/caisson/NAME beside the running program, or the build
  * tree's. */
 char *paths_asset(enum paths_asset which, struct cai_error *err);

@@ -88,7 +88,8 @@ static int fill_microvm(struct sandbox_plan *p, struct cai_error *err)
 static int fill_container(struct sandbox_plan *p, struct cai_error *err)
 {
 	p->boundary = BOUNDARY_NAMESPACE;
-	return (p->agent = open_asset("agent", NULL, ASSET_AGENT, err)) < 0 ? -1 : 0;
+	cleanup_free char *agent = paths_libexec("caisson-init", err);
+	return !agent || (p->agent = open_regular("agent", agent, err)) < 0 ? -1 : 0;
 }
 
 /* The image in the store: an EROFS file that never changes under its name. */

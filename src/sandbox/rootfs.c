@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: mkfs.erofs makes an image of a directory in a fraction of a second, a scan of its
+ * Theory of operation: caisson-image makes an image of a directory in a fraction of a second, a scan of its
  * metadata takes milliseconds. So an image is kept in the cache under the tree's fingerprint: an unchanged
  * tree finds its image, a changed one has another name and is made anew. The boot id is part of the name: a
  * file that a crash of the host left half on disk is then never found again, which saves an fsync for every
@@ -33,6 +33,8 @@
 #include "base/util.h"
 #include "sandbox/fingerprint.h"
 #include "sandbox/paths.h"
+
+extern char **environ;
 
 #define CACHE_MAX_IMAGES  16
 #define CACHE_MAX_BYTES	  GIB(8)
@@ -79,74 +81,40 @@ static int open_file(const char *path, struct rootfs *out, struct cai_error *err
 	return 0;
 }
 
-/* What mkfs.erofs printed last, as one line without its timestamps, for an error message. */
-static void last_line(char *text)
-{
-	size_t n = strlen(text);
-	while (n && (text[n - 1] == '\n' || text[n - 1] == ' '))
-		text[--n] = 0;
-	char *nl = strrchr(text, '\n');
-	if (nl)
-		memmove(text, nl + 1, strlen(nl + 1) + 1);
-}
-
-static int run_mkfs(const char *image, const char *tree, bool all_root, struct cai_error *err)
+/* caisson-image reads the tree in a process that can do nothing else, and writes the file. */
+static int run_writer(const char *image, const char *tree, struct cai_error *err)
 {
 	int p[2];
+	cleanup_free char *prog = paths_libexec("caisson-image", err);
+	if (!prog)
+		return -1;
 	if (pipe2(p, O_CLOEXEC) < 0)
 		return cai_fail_errno(err, errno, "cannot make a pipe");
 	cleanup_close int rd = p[0], wr = p[1];
-	const char *argv[8] = {"mkfs.erofs", "--quiet"};
-	unsigned n = 2;
-	if (all_root)
-		argv[n++] = "--all-root";
-	argv[n++] = image;
-	argv[n++] = tree;
+	const char *argv[] = {"caisson-image", "--quiet", "rootfs", "--", tree, image, NULL};
 	posix_spawn_file_actions_t fa;
 	posix_spawn_file_actions_init(&fa);
-	posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDONLY, 0);
-	posix_spawn_file_actions_adddup2(&fa, wr, 1);
+	posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDWR, 0);
+	posix_spawn_file_actions_adddup2(&fa, 0, 1);
 	posix_spawn_file_actions_adddup2(&fa, wr, 2);
-	/* Debian keeps it in /usr/bin; others in sbin directories, which a user's PATH often lacks. */
-	char *env[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", NULL};
-	static const char *const dirs[] = {"/usr/bin",	      "/usr/sbin", "/usr/local/bin",
-					   "/usr/local/sbin", "/bin",	   "/sbin"};
-	pid_t pid = -1;
-	int e = ENOENT;
-	for (size_t i = 0; i < ARRAY_LEN(dirs) && e == ENOENT; i++) {
-		char prog[64];
-		snprintf(prog, sizeof(prog), "%s/mkfs.erofs", dirs[i]);
-		e = posix_spawn(&pid, prog, &fa, NULL, (char *const *)argv, env);
-	}
+	pid_t pid;
+	int e = posix_spawn(&pid, prog, &fa, NULL, (char *const *)(uintptr_t)argv, environ);
 	posix_spawn_file_actions_destroy(&fa);
 	close(steal_fd(&wr));
-	if (e == ENOENT)
-		return cai_fail(err, ENOENT,
-				"--rootfs with a directory needs mkfs.erofs; install it with 'apt install "
-				"erofs-utils', or pass a file");
 	if (e)
-		return cai_fail_errno(err, e, "cannot run mkfs.erofs");
-	char text[1024] = "";
-	size_t len = 0;
-	for (;;) {
-		char chunk[512];
-		ssize_t got = read(rd, chunk, sizeof(chunk));
-		if (got <= 0)
-			break;
-		if (len + (size_t)got >= sizeof(text)) /* keep the end */
-			len = 0;
-		memcpy(text + len, chunk, (size_t)got);
-		len += (size_t)got;
-		text[len] = 0;
-	}
+		return cai_fail_errno(err, e, "cannot run %s", prog);
+	char text[400];
+	ssize_t n = file_read_full(rd, text, sizeof(text) - 1);
 	int status = 0;
+	close(steal_fd(&rd)); /* what is beyond is not waited for */
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 		return 0;
-	last_line(text);
-	return cai_fail(err, EIO, "mkfs.erofs could not make an image of %s: %s", tree,
-			text[0] ? text : "it gave no reason");
+	text[n < 0 ? 0 : n] = 0;
+	text[strcspn(text, "\n")] = 0;
+	const char *why = strncmp(text, "caisson-image: ", 15) ? text : text + 15;
+	return cai_fail(err, EIO, "%s", why[0] ? why : "caisson-image could not make an image of the directory and gave no reason");
 }
 
 struct cached {
@@ -218,7 +186,7 @@ static int scan(const char *tree, struct fingerprint *f, struct cai_error *err)
 	return 0;
 }
 
-static void image_name(const char *tree, const struct fingerprint *f, bool all_root, char out[64])
+static void image_name(const char *tree, const struct fingerprint *f, char out[64])
 {
 	struct siphash h;
 	uint64_t v[2];
@@ -228,7 +196,6 @@ static void image_name(const char *tree, const struct fingerprint *f, bool all_r
 	siphash_add(&h, f->hash, sizeof(f->hash));
 	siphash_add(&h, tree, strlen(tree));
 	siphash_add(&h, boot, strlen(boot));
-	siphash_add(&h, &all_root, sizeof(all_root));
 	siphash_end(&h, v);
 	snprintf(out, 64, "%016llx%016llx.erofs", (unsigned long long)v[0], (unsigned long long)v[1]);
 }
@@ -251,10 +218,8 @@ static int make_image(int dir, const char *cache, const char *tree, int *image, 
 	for (unsigned attempt = 0;; attempt++) {
 		if (scan(tree, &f, err) < 0)
 			return -1;
-		/* Files of an ordinary user's own tree belong to root inside, as in a container of that user;
-		 * a tree with several owners, and one read by root, keeps its owners. */
-		bool all_root = geteuid() != 0 && f.one_owner;
-		image_name(tree, &f, all_root, name);
+		/* Files of an ordinary user's own tree belong to root inside, as in a container of that user. */
+		image_name(tree, &f, name);
 		if ((*image = open_cached(dir, name)) >= 0)
 			return 0; /* another run made it while we waited for the lock */
 		prune(dir);
@@ -263,7 +228,7 @@ static int make_image(int dir, const char *cache, const char *tree, int *image, 
 		if (!tmp)
 			return cai_fail(err, ENOMEM, "out of memory");
 		uint64_t t0 = clock_mono_ns();
-		if (run_mkfs(tmp, tree, all_root, err) < 0) {
+		if (run_writer(tmp, tree, err) < 0) {
 			unlinkat(dir, tmp_name, 0);
 			return -1;
 		}
@@ -317,7 +282,7 @@ static int open_directory(const char *path, struct rootfs *out, struct cai_error
 		return -1;
 	if (f.entries <= 1)
 		return cai_fail(err, ENOENT, "the directory %s is empty", path);
-	image_name(tree, &f, geteuid() != 0 && f.one_owner, name);
+	image_name(tree, &f, name);
 	cleanup_close int fd = open_cached(dir, name);
 	if (fd < 0 && make_image(dir, cache, tree, &fd, err) < 0)
 		return -1;

@@ -33,7 +33,7 @@ json() { python3 -c 'import json, sys; d = json.load(sys.stdin); print(eval(sys.
 @test "doctor says everything it looked at, as text and as JSON" {
 	run "$CAISSON" doctor
 	[ "$status" -le 1 ]
-	for id in host cpu runtime kvm boundary namespaces cgroups memory disk mkfs.erofs monitor kernel initramfs image; do
+	for id in host cpu runtime kvm boundary namespaces cgroups memory disk mke2fs helpers monitor kernel initramfs image; do
 		[[ $output =~ (ok|degraded|missing)\ +$id ]]
 	done
 	"$CAISSON" doctor --json >"$BATS_TEST_TMPDIR/j" || true
