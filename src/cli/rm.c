@@ -156,6 +156,7 @@ int cmd_prune(int argc, char **argv)
 		return words_usage(&err);
 	struct prune p = {.s = &s, .ids = json_array()};
 	int r = store_each(&s, prune_one, &p, &err);
+	store_prune_unpacked(&s);
 	store_close(&s);
 	if (r < 0) {
 		json_decref(p.ids);

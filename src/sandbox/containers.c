@@ -77,6 +77,32 @@ static int mounts(const struct sandbox_spec *s, struct container_mount *m, char 
 	return 0;
 }
 
+/*
+ * The image as a directory, for a user who may not mount EROFS: ROOT/unpacked/NAME, made at its first use. Files have a name that changes
+ * when they do.
+ */
+static char *unpacked(const struct sandbox_plan *p, struct cai_error *err)
+{
+	const char *hex = p->spec->image_id ? strchr(p->spec->image_id, ':') : NULL;
+	char *dir = NULL;
+	struct stat st;
+	if (fstat(p->root.fd, &st) < 0 || (mkdirat(p->store.root_fd, "unpacked", 0711) < 0 && errno != EEXIST)) {
+		cai_fail_errno(err, errno, "cannot make %s/unpacked", p->store.root);
+		return NULL;
+	}
+	int n = hex ? asprintf(&dir, "%s/unpacked/%s", p->store.root, hex + 1)
+		    : asprintf(&dir, "%s/unpacked/file-%lx-%lx-%llx", p->store.root, (unsigned long)st.st_dev, (unsigned long)st.st_ino,
+			       (unsigned long long)st.st_mtim.tv_sec * 1000000000ull + (unsigned long long)st.st_mtim.tv_nsec);
+	if (n < 0) {
+		cai_fail(err, ENOMEM, "out of memory");
+		return NULL;
+	}
+	if (access(dir, F_OK) == 0 || container_unpack(p->root.fd, dir, err) == 0)
+		return dir;
+	free(dir);
+	return NULL;
+}
+
 static int launch(struct box *b, struct sandbox_dir *dir, struct cai_error *err)
 {
 	const struct sandbox_spec *s = b->plan->spec;
@@ -90,13 +116,15 @@ static int launch(struct box *b, struct sandbox_dir *dir, struct cai_error *err)
 	bool in_dir = s->rootfs && !s->image_id && stat(s->rootfs, &st) == 0 && S_ISDIR(st.st_mode);
 	if (in_dir && !(root = realpath(s->rootfs, NULL)))
 		return cai_fail_errno(err, errno, "cannot open the root file system %s", s->rootfs);
+	if (!in_dir && geteuid() != 0 && !(root = unpacked(b->plan, err)))
+		return -1;
 	bool keep = !s->ephemeral && !s->read_only;
 	if (keep && mkdirat(dir->dir_fd, "upper", 0700) < 0 && errno != EEXIST)
 		return cai_fail_errno(err, errno, "cannot make %s", upper);
 	struct container_spec c = {
 		.id = dir->id,
 		.hostname = s->hostname,
-		.image_fd = in_dir ? -1 : b->plan->root.fd,
+		.image_fd = root ? -1 : b->plan->root.fd,
 		.rootfs_dir = root,
 		.upper_dir = keep ? upper : NULL,
 		.read_only = s->read_only,

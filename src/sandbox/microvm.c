@@ -276,7 +276,7 @@ static int configure(struct microvm *m, struct net *net, struct cai_error *err)
 		m->have_upper = true;
 	}
 	add_net(net, &c);
-	m->shares = shares_start(m->loop, spec, p->libexec, &c, err);
+	m->shares = shares_start(m->loop, spec, &c, err);
 	if (!m->shares)
 		return -1;
 	sock = sandbox_dir_listen(m->dir, "agent.sock", SOCK_STREAM, err);

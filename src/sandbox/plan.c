@@ -73,6 +73,8 @@ static char *make_cmdline(const struct sandbox_plan *p, struct cai_error *err)
 static int fill_microvm(struct sandbox_plan *p, struct cai_error *err)
 {
 	const struct sandbox_spec *spec = p->spec;
+	if (!(p->monitor = paths_libexec("caisson-vmm", err)))
+		return -1;
 	if ((p->kernel = open_asset("kernel", spec->kernel, ASSET_KERNEL, err)) < 0)
 		return -1;
 	if ((p->initrd = open_asset("initramfs", spec->initrd, ASSET_INITRD, err)) < 0)
@@ -114,11 +116,8 @@ static int fill(struct sandbox_plan *p, struct cai_error *err)
 	const struct sandbox_spec *spec = p->spec;
 	if (sandbox_spec_check(spec, err) < 0)
 		return -1;
-	if (store_open(&p->store, err) < 0 || !(p->monitor = paths_libexec("caisson-vmm", err)))
+	if (store_open(&p->store, err) < 0)
 		return -1;
-	if (!(p->libexec = strdup(p->monitor)))
-		return cai_fail(err, ENOMEM, "out of memory");
-	*strrchr(p->libexec, '/') = 0;
 	if ((spec->engine == ENGINE_CONTAINER ? fill_container : fill_microvm)(p, err) < 0)
 		return -1;
 	if (spec->image_id)
@@ -152,7 +151,6 @@ void sandbox_plan_free(struct sandbox_plan *p)
 		*fds[i] = -1;
 	}
 	free(p->monitor);
-	free(p->libexec);
 	free(p->cmdline);
-	p->monitor = p->libexec = p->cmdline = NULL;
+	p->monitor = p->cmdline = NULL;
 }

@@ -17,7 +17,6 @@ struct sandbox_plan {
 	int kernel, initrd, kvm; /* microVM: descriptors; kvm -1 under the software CPU */
 	int agent;		 /* container: caisson-init, open for reading */
 	char *monitor;		 /* path of caisson-vmm */
-	char *libexec;		 /* the directory it is in */
 	char *cmdline;
 };
 

@@ -259,8 +259,12 @@ static int make_network(struct sandbox *s, struct cai_error *err)
 		.add_host = (const char *const *)sp->add_host,
 		.microvm = sp->engine == ENGINE_MICROVM,
 		.queues = sp->cpus < NET_MAX_QUEUES ? sp->cpus : NET_MAX_QUEUES,
-		.libexec = s->plan->libexec,
 	};
+	cleanup_free char *helper = paths_libexec("caisson-net", err);
+	if (!helper)
+		return -1;
+	*strrchr(helper, '/') = 0;
+	r.libexec = helper;
 	struct net_publish *pub = NULL;
 	size_t n = 0;
 	int rc = 0;

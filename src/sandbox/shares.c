@@ -102,8 +102,7 @@ static int share(struct shares *s, const char *text, const char *program, struct
 	return 0;
 }
 
-struct shares *shares_start(struct loop *l, const struct sandbox_spec *spec, const char *libexec, struct control_config *c,
-			    struct cai_error *err)
+struct shares *shares_start(struct loop *l, const struct sandbox_spec *spec, struct control_config *c, struct cai_error *err)
 {
 	struct shares *s = calloc(1, sizeof(*s));
 	if (!s) {

@@ -14,8 +14,7 @@
 struct shares;
 
 /* Starts the servers and adds the devices to *c, whose descriptors stay this module's. NULL with *err. */
-struct shares *shares_start(struct loop *l, const struct sandbox_spec *spec, const char *libexec, struct control_config *c,
-			    struct cai_error *err);
+struct shares *shares_start(struct loop *l, const struct sandbox_spec *spec, struct control_config *c, struct cai_error *err);
 /* Adds the mounts, memory file systems included, to the agent's SETUP; strings stay this module's. */
 void shares_setup(const struct shares *s, struct agent_setup *m);
 void shares_stop(struct shares *s); /* waits for the servers, killing those that do not end; NULL is allowed */

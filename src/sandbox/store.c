@@ -22,6 +22,7 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "container/container.h"
 #include "sandbox/paths.h"
 
 #define MAX_RECORD (4u << 20)
@@ -410,6 +411,11 @@ void sandbox_dir_remove(struct sandbox_dir *d, const char *name)
 		static const char *const files[] = {"state.json", "agent.sock", "runner.sock", "log", "upper.ext4"};
 		for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++)
 			unlinkat(d->dir_fd, files[i], 0);
+		if (geteuid() != 0 && faccessat(d->dir_fd, "upper", F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+			cleanup_free char *upper = path_join(d->path, "upper"); /* files in it belong to ids of the user's range */
+			if (upper)
+				container_remove_tree(upper, NULL);
+		}
 		int fd = openat(d->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		cleanup_closedir DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 		for (struct dirent *e; dir && (e = readdir(dir));)
@@ -419,4 +425,18 @@ void sandbox_dir_remove(struct sandbox_dir *d, const char *name)
 		unlinkat(d->store_fd, d->id, AT_REMOVEDIR);
 	}
 	sandbox_dir_close(d);
+}
+
+void store_prune_unpacked(struct store *s)
+{
+	int fd = openat(s->root_fd, "unpacked", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	cleanup_closedir DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	for (struct dirent *e; dir && (e = readdir(dir));) {
+		char image[300];
+		cleanup_free char *path = NULL;
+		snprintf(image, sizeof(image), "images/%.200s.erofs", e->d_name);
+		if (e->d_name[0] != '.' && faccessat(s->root_fd, image, F_OK, 0) < 0 && errno == ENOENT &&
+		    asprintf(&path, "%s/unpacked/%s", s->root, e->d_name) > 0)
+			container_remove_tree(path, NULL);
+	}
 }

@@ -59,6 +59,9 @@ int store_each(struct store *s, int (*fn)(void *ctx, struct sandbox_dir *d), voi
 /* Gives a sandbox another name; old is released. Call with its lock held or while it runs under the caller's eyes. */
 int store_rename(struct store *s, const struct sandbox_dir *d, const char *old, const char *name, struct cai_error *err);
 
+/* Removes what was unpacked for containers of an ordinary user (ROOT/unpacked) of images that are gone from the store. */
+void store_prune_unpacked(struct store *s);
+
 /* Takes the sandbox's lock without waiting: 1, 0 when another process holds it, -1 on errors. */
 int sandbox_dir_lock(struct sandbox_dir *d, struct cai_error *err);
 /* Waits at most ms for it, for commands that follow one that is ending. 1, 0 or -1. */
