@@ -8,7 +8,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/sendfile.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -35,26 +34,31 @@ void help_image(void)
 	     "  prune                remove images that have no name and no sandbox, and what interrupted "
 	     "pulls "
 	     "left\n"
-	     "  export REF FILE      write an image's root file system to FILE, as EROFS\n\n"
+	     "  export REF FILE      write an image to FILE, or - for standard output\n\n"
+	     "  --format F   export: oci, an archive that import, docker load and podman load take (for - "
+	     "and names "
+	     "in .tar);\n"
+	     "               tar, the root file system; erofs, the same as EROFS (else)\n"
 	     "  --json       print JSON\n"
 	     "  -q, --quiet  print ids only\n"
 	     "  -f, --force  rm: also images that sandboxes were made from; those cannot be started again\n\n"
 	     "REF is a name or at least six digits of an image's id.");
 }
 
-enum { O_JSON, O_QUIET, O_HELP, O_FORCE, O_PACKAGES };
+enum { O_JSON, O_QUIET, O_HELP, O_FORCE, O_PACKAGES, O_FORMAT };
 const struct cli_option options_image[] = {
     {"json", 0, OPT_FLAG, O_JSON},
     {"quiet", 'q', OPT_FLAG, O_QUIET},
     {"help", 'h', OPT_FLAG, O_HELP},
     {"force", 'f', OPT_FLAG, O_FORCE},
     {"packages", 0, OPT_VALUE, O_PACKAGES},
+    {"format", 0, OPT_VALUE, O_FORMAT},
     {NULL, 0, 0, 0},
 };
 
 struct image_args {
 	bool flag[4];
-	const char *packages;
+	const char *packages, *format;
 	const char *words[64];
 	int n;
 	struct image_store store;
@@ -65,6 +69,8 @@ static int set(void *ctx, int id, const char *value, struct cai_error *err)
 	struct image_args *a = ctx;
 	if (id == O_PACKAGES)
 		a->packages = value;
+	else if (id == O_FORMAT)
+		a->format = value;
 	else
 		a->flag[id] = true;
 	return 0;
@@ -246,38 +252,21 @@ static int do_prune(struct image_args *a, struct cai_error *err)
 	return 0;
 }
 
-/* Beside FILE first, so that FILE is whole when it appears; holes stay holes. */
 static int do_export(struct image_args *a, struct cai_error *err)
 {
-	json_t *o = image_store_resolve(&a->store, a->words[0], err);
-	char tmp[4096];
+	const char *to = a->words[1], *format = a->format;
+	size_t n = strlen(to);
+	if (!format)
+		format = !strcmp(to, "-") || (n > 4 && !strcmp(to + n - 4, ".tar")) ? "oci" : "erofs";
+	const char *words[] = {"export", "--", format, a->words[0], to, NULL};
+	if (!strcmp(to, "-"))
+		return image_helper_stream(words, err);
+	json_t *o = image_helper(words, err);
 	if (!o)
 		return -1;
-	const char *from = json_string_value(json_object_get(o, "rootfs")), *to = a->words[1];
-	cleanup_close int in = open(from, O_RDONLY | O_CLOEXEC);
-	snprintf(tmp, sizeof(tmp), "%.4000s.tmp.%d", to, (int)getpid());
-	cleanup_close int out = in < 0 ? -1 : open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-	int e = errno;
-	json_decref(o);
-	if (out < 0)
-		return cai_fail_errno(err, e, "cannot export %s to %s", a->words[0], to);
-	off_t at = 0, size = lseek(in, 0, SEEK_END);
-	int r = size < 0 ? -1 : ftruncate(out, size);
-	while (r == 0 && (at = lseek(in, at, SEEK_DATA)) >= 0 && at < size) {
-		off_t end = lseek(in, at, SEEK_HOLE), put = at;
-		r = end < 0 || lseek(out, at, SEEK_SET) < 0 ? -1 : 0;
-		while (r == 0 && put < end)
-			if (sendfile(out, in, &put, (size_t)(end - put)) <= 0)
-				r = -1;
-		at = end;
-	}
-	if (r < 0 || fsync(out) < 0 || rename(tmp, to) < 0) {
-		e = errno;
-		unlink(tmp);
-		return cai_fail_errno(err, e, "cannot export %s to %s", a->words[0], to);
-	}
 	if (a->flag[O_JSON])
-		return cli_print_json(json_pack("{s:s,s:I}", "file", to, "size", (json_int_t)size));
+		return cli_print_json(o);
+	json_decref(o);
 	return 0;
 }
 

@@ -65,8 +65,28 @@ json_t *image_helper(const char *const *words, struct cai_error *err)
 	return o;
 }
 
-int image_get(const char *root, const char *ref, enum image_when when, bool quiet, struct image_run_config *out,
-	      struct cai_error *err)
+int image_helper_stream(const char *const *words, struct cai_error *err)
+{
+	char *argv[MAX_WORDS + 2] = {(char *)"caisson-image"};
+	err->text[0] = 0;
+	cleanup_free char *prog = paths_libexec("caisson-image", err);
+	if (!prog)
+		return -1;
+	for (unsigned n = 0; words[n] && n < MAX_WORDS; n++)
+		argv[n + 1] = (char *)(uintptr_t)words[n];
+	pid_t pid;
+	int status = 0, e = posix_spawn(&pid, prog, NULL, NULL, argv, environ);
+	if (e)
+		return cai_fail_errno(err, e, "cannot run %s", prog);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (WIFSIGNALED(status))
+		return cai_fail(err, 0, "caisson-image was ended by signal %d", WTERMSIG(status));
+	return WEXITSTATUS(status) ? -1 : 0;
+}
+
+int image_get(const char *root, const char *ref, enum image_when when, bool quiet,
+	      struct image_run_config *out, struct cai_error *err)
 {
 	struct image_store s = {.dir = -1};
 	int ok = image_store_open(&s, root, err);

@@ -11,6 +11,8 @@
 /* Runs caisson-image with the NULL-terminated words; its messages and progress go to standard error. Returns
  * its answer, or NULL when it failed: *err is then empty when it has said why itself. */
 json_t *image_helper(const char *const *words, struct cai_error *err);
+/* Runs it with its standard output where ours is. 0, or -1 with *err as above. */
+int image_helper_stream(const char *const *words, struct cai_error *err);
 
 enum image_when { IMAGE_PULL_MISSING, IMAGE_PULL_ALWAYS, IMAGE_PULL_NEVER };
 

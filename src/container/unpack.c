@@ -28,7 +28,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/util.h"
-#include "container/erofs_read.h"
+#include "image/erofs_read.h"
 #include "container/internal.h"
 
 #define MAX_DEPTH   512

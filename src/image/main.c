@@ -6,6 +6,7 @@
  *   caisson-image import PATH [NAME]
  *   caisson-image bootstrap debian[:SUITE] [NAME] [--packages A,B]
  *   caisson-image resolve REF
+ *   caisson-image export erofs|tar|oci REF FILE       to "-": standard output, and no answer
  *   caisson-image rootfs DIR OUT                       an EROFS file OUT (must not be there) of DIR
  *   caisson-image tar [--name NAME | --contents] [--follow] [--owner] PATH
  *   caisson-image untar [--from NAME] [--name NAME | --contents] [--owner] DIR
@@ -15,6 +16,7 @@
  * (image/copy.h says what the flags mean). Flags: --store DIR (what stands for $CAISSON_ROOT), --quiet (no
  * progress), --json (accepted; there is no other form).
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +25,7 @@
 #include "base/util.h"
 #include "image/build.h"
 #include "image/copy.h"
+#include "image/export.h"
 
 #define FAILED 125
 
@@ -50,6 +53,17 @@ static json_t *do_bootstrap(struct image_store *s, const struct args *a, struct 
 static json_t *do_resolve(struct image_store *s, const struct args *a, struct cai_error *err)
 {
 	return image_store_resolve(s, a->words[1], err);
+}
+
+static json_t *do_export(struct image_store *s, const struct args *a, struct cai_error *err)
+{
+	static const char *const names[] = {
+	    [EXPORT_EROFS] = "erofs", [EXPORT_TAR] = "tar", [EXPORT_OCI] = "oci"};
+	for (size_t k = 0; k < ARRAY_LEN(names); k++)
+		if (!strcmp(a->words[1], names[k]))
+			return image_export(s, a->words[2], a->words[3], (enum export_format)k, err);
+	cai_fail(err, EINVAL, "'%s' is no format; it must be oci, tar or erofs", a->words[1]);
+	return NULL;
 }
 
 static json_t *do_rootfs(struct image_store *s, const struct args *a, struct cai_error *err)
@@ -82,9 +96,13 @@ static const struct {
 	int min, max; /* words, the command's own included */
 	json_t *(*run)(struct image_store *s, const struct args *a, struct cai_error *err);
 } commands[] = {
-    {"pull", true, 2, 2, do_pull},	     {"import", true, 2, 3, do_import},
-    {"bootstrap", true, 2, 3, do_bootstrap}, {"resolve", true, 2, 2, do_resolve},
-    {"rootfs", false, 3, 3, do_rootfs},	     {"tar", false, 2, 2, do_tar},
+    {"pull", true, 2, 2, do_pull},
+    {"import", true, 2, 3, do_import},
+    {"bootstrap", true, 2, 3, do_bootstrap},
+    {"resolve", true, 2, 2, do_resolve},
+    {"export", true, 4, 4, do_export},
+    {"rootfs", false, 3, 3, do_rootfs},
+    {"tar", false, 2, 2, do_tar},
     {"untar", false, 2, 2, do_untar},
 };
 

@@ -25,6 +25,7 @@
 #include "base/util.h"
 #include "image/confine.h"
 #include "image/digest.h"
+#include "image/export.h"
 #include "image/scan.h"
 
 #define WORKER_MEMORY GIB(3)
@@ -382,4 +383,25 @@ int unpack_archive(int fd, int spool, const struct tree_limits *limits, struct a
 			return done(&j, cai_fail(err, 0, "the unpacking process gave no valid answer"));
 	}
 	return done(&j, (int)n);
+}
+
+static int do_export(struct job *j, struct cai_error *err)
+{
+	struct unpack_result *r = &j->answer->result;
+	return export_tar(j->in, j->out, j->limits, &r->size, r->diff_ids[0], err);
+}
+
+int unpack_export(int erofs, int out, const struct tree_limits *limits, uint64_t *size,
+		  char diff_id[IMAGE_DIGEST_LEN + 1], struct cai_error *err)
+{
+	struct job j = {.dir = -1, .in = erofs, .out = out, .spill = -1, .limits = limits};
+	struct stat st;
+	if (run(&j, CONFINE_NO_FILES, do_export, err) < 0)
+		return -1;
+	*size = j.answer->result.size;
+	snprintf(diff_id, IMAGE_DIGEST_LEN + 1, "%.71s", j.answer->result.diff_ids[0]);
+	if (!image_digest_valid(diff_id) ||
+	    (fstat(out, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size < *size))
+		return done(&j, cai_fail(err, 0, "the exporting process gave no valid answer"));
+	return done(&j, 0);
 }

@@ -29,6 +29,11 @@ int unpack_layers(const struct unpack_layer *l, unsigned n, int out, int spill,
 int unpack_directory(int dir, int out, int spill, bool hash, const struct tree_limits *limits,
 		     struct unpack_result *r, struct cai_error *err);
 
+/* Writes the EROFS file as a tar archive to out (image/export.h). What it says of size and digest is checked
+ * where out can be read. */
+int unpack_export(int erofs, int out, const struct tree_limits *limits, uint64_t *size,
+		  char diff_id[IMAGE_DIGEST_LEN + 1], struct cai_error *err);
+
 /* A member of an archive that holds an image (docker save, OCI archive). */
 struct archive_member {
 	char name[200], link[200]; /* link: the name that this one stands for, or "" */

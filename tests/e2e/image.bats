@@ -223,14 +223,52 @@ can_mount() {
 	for f in "$CAISSON_ROOT"/images/*.erofs; do [ -e "${f%.erofs}.json" ]; done
 }
 
-@test "an export is the image's file" {
+@test "an export as EROFS is the image's file" {
 	command -v jq >/dev/null || skip "needs jq"
 	image import "$W/tree" exported
 	image export exported "$W/out.erofs"
 	[ "$status" = 0 ]
 	cmp "$W/out.erofs" "$("$CAISSON" image inspect exported | jq -r '.[0].rootfs')"
+	"$CAISSON" image export --format erofs exported - | cmp - "$W/out.erofs"
 	image export exported "$W/no/such/out"
 	[ "$status" = 125 ]
+	image export --format zip exported "$W/out.zip"
+	[ "$status" = 125 ]
+	[[ $output == *"'zip' is no format"* ]]
+	[ ! -e "$W/out.zip" ]
+}
+
+@test "an export as a tar or an OCI archive has the same tree, for Caisson, umoci and skopeo" {
+	can_mount
+	command -v umoci >/dev/null && command -v skopeo >/dev/null || skip "needs umoci and skopeo"
+	mkdir -p "$W/exp" && cd "$W/exp"
+	python3 "$BATS_TEST_DIRNAME/make_layers.py" layers
+	umoci init --layout oci
+	umoci new --image oci:v1
+	for k in 1 2 3 4; do umoci raw add-layer --image oci:v1 layers/$k.tar; done
+	umoci config --image oci:v1 --config.cmd /bin/su --config.env A=b
+	image import oci exp:1
+	[ "$status" = 0 ]
+	mounted exp:1 python3 "$BATS_TEST_DIRNAME/list_tree.py" "$W/mnt" >want || skip "cannot mount EROFS here"
+	[ "$(wc -l <want)" -gt 450 ]
+	image export exp:1 exp.tar
+	[ "$status" = 0 ]
+	"$CAISSON" image export --format tar exp:1 root.tar
+	"$CAISSON" image export exp:1 - | cmp - exp.tar
+	[ "$(stat -c %s root.tar)" -lt 3000000 ]
+	image import root.tar exp:tar
+	mounted exp:tar python3 "$BATS_TEST_DIRNAME/list_tree.py" "$W/mnt" >got
+	diff want got
+	"$CAISSON" image rm exp:1
+	image import -q exp.tar
+	[ "$status" = 0 ]
+	mounted exp:1 python3 "$BATS_TEST_DIRNAME/list_tree.py" "$W/mnt" >got
+	diff want got
+	[ "$("$CAISSON" image inspect exp:1 | jq -c '.[0].config | [.Cmd, .Env]')" = '[["/bin/su"],["A=b"]]' ]
+	skopeo copy -q docker-archive:exp.tar oci:copied:v1
+	skopeo copy -q oci-archive:exp.tar oci:copied:v2
+	umoci unpack --image copied:v2 unpacked
+	diff <(grep -v "^b'\.' " want) <(python3 "$BATS_TEST_DIRNAME/list_tree.py" unpacked/rootfs | grep -v "^b'\.' ")
 }
 
 @test "an unknown command names the one that was meant" {

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "container/erofs_read.h"
+#include "image/erofs_read.h"
 
 #define BUDGET 2000
 
@@ -27,6 +27,12 @@ static void must(bool ok)
 		abort();
 }
 
+static int attribute(const char *name, const void *value, size_t len, void *arg, struct cai_error *err)
+{
+	must(strchr(name, '.') && len <= 65535);
+	return 0;
+}
+
 static int visit(const char *name, uint64_t nid, void *arg, struct cai_error *err)
 {
 	struct walk *w = arg;
@@ -39,6 +45,7 @@ static int visit(const char *name, uint64_t nid, void *arg, struct cai_error *er
 	if (erofs_read_node(&w->e, nid, &n, err) < 0)
 		return 0; /* the walk of a fuzzer goes on where an unpacker stops */
 	must(n.nid == nid && n.mtime_ns < 1000000000u);
+	erofs_read_xattrs(&w->e, &n, attribute, w, err);
 	if (S_ISDIR(n.mode)) {
 		w->depth++;
 		erofs_read_dir(&w->e, &n, visit, w, err);

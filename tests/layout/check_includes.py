@@ -30,7 +30,7 @@ MAY_SEE = {
     "guest": ["base", "proto"],
     "image": ["base", "proto"],
     "cgroup": ["base"],
-    "container": ["base", "cgroup"],
+    "container": ["base", "cgroup", "image"],
     "net": ["base", "proto"],
     "sandbox": ["base", "proto", "image", "cgroup", "container", "net"],
     "cli": ["base", "proto", "sandbox", "image", "net"],

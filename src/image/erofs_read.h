@@ -5,8 +5,8 @@
  *
  * The file is hostile: every offset is checked against its size, nothing is recursive, nothing is allocated by a size it states.
  */
-#ifndef CONTAINER_EROFS_READ_H
-#define CONTAINER_EROFS_READ_H
+#ifndef IMAGE_EROFS_READ_H
+#define IMAGE_EROFS_READ_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -22,6 +22,7 @@ struct erofs_reader {
 
 struct erofs_node {
 	uint64_t nid, size, body; /* body: where what follows the inode and its attributes begins in the file */
+	uint64_t xattrs; /* where attributes begin; they end where body begins */
 	uint32_t mode, uid, gid, nlink, mtime_ns, raw; /* raw: first block, device or chunk format */
 	int64_t mtime;
 	unsigned layout;
@@ -41,6 +42,10 @@ int erofs_read_extent(const struct erofs_reader *e, const struct erofs_node *n, 
 /* Calls fn for each entry of a directory but "." and ".."; a name is 1 to 255 bytes without "/" and NUL, NUL-terminated. */
 int erofs_read_dir(const struct erofs_reader *e, const struct erofs_node *n,
 		   int (*fn)(const char *name, uint64_t nid, void *arg, struct cai_error *err), void *arg, struct cai_error *err);
+/* Calls fn for each extended attribute that stands behind the inode (shared ones, which images of the store do not have, are refused): the
+ * name with its prefix, NUL-terminated. Attributes of a prefix that is not known are passed over. */
+int erofs_read_xattrs(const struct erofs_reader *e, const struct erofs_node *n,
+		      int (*fn)(const char *name, const void *value, size_t len, void *arg, struct cai_error *err), void *arg, struct cai_error *err);
 /* A link's target, at most size - 1 bytes, NUL-terminated. */
 int erofs_read_link(const struct erofs_reader *e, const struct erofs_node *n, char *text, size_t size, struct cai_error *err);
 

@@ -4,7 +4,7 @@
  * end of the contents (inline), or a table of chunks. A directory's contents are blocks, each a table of entries and then their names; the
  * first name's offset tells how many entries there are.
  */
-#include "container/erofs_read.h"
+#include "image/erofs_read.h"
 
 #include <errno.h>
 #include <string.h>
@@ -25,6 +25,7 @@
 #define COMPACT_SIZE     32
 #define EXTENDED_SIZE    64
 #define DIRENT_SIZE      12
+#define XATTR_HEADER     12
 #define NO_BLOCK         0xffffffffu
 #define MAX_BLOCK        4096
 #define CHUNK_INDEXES    (1u << 5)
@@ -100,7 +101,8 @@ int erofs_read_node(const struct erofs_reader *e, uint64_t nid, struct erofs_nod
 	}
 	if (n->size > INT64_MAX / 2)
 		return broken(err, "a size is impossible", nid);
-	n->body = at + (extended ? EXTENDED_SIZE : COMPACT_SIZE) + (count ? 12 + 4 * (uint64_t)(count - 1) : 0);
+	n->xattrs = at + (extended ? EXTENDED_SIZE : COMPACT_SIZE);
+	n->body = n->xattrs + (count ? 12 + 4 * (uint64_t)(count - 1) : 0);
 	if (S_ISCHR(n->mode) || S_ISBLK(n->mode))
 		n->rdev = device(n->raw);
 	return 0;
@@ -218,4 +220,37 @@ int erofs_read_link(const struct erofs_reader *e, const struct erofs_node *n, ch
 		return -1;
 	text[n->size] = 0;
 	return strlen(text) == n->size ? 0 : broken(err, "a link's target holds a NUL", n->nid);
+}
+
+int erofs_read_xattrs(const struct erofs_reader *e, const struct erofs_node *n,
+		      int (*fn)(const char *name, const void *value, size_t len, void *arg, struct cai_error *err), void *arg, struct cai_error *err)
+{
+	static const char *const prefixes[] = {[1] = "user.", "system.posix_acl_access", "system.posix_acl_default", "trusted.", [6] = "security."};
+	uint8_t head[XATTR_HEADER], value[65536];
+	char name[32 + 256];
+	if (n->body == n->xattrs)
+		return 0;
+	if (fetch(e, n->xattrs, head, sizeof(head), err) < 0)
+		return -1;
+	if (head[4])
+		return cai_fail(err, ENOTSUP, "the EROFS image has shared attributes, which this program does not read");
+	for (uint64_t at = n->xattrs + XATTR_HEADER; at < n->body;) {
+		if (n->body - at < 4 || fetch(e, at, head, 4, err) < 0)
+			return broken(err, "its attributes end early", n->nid);
+		size_t name_len = head[0], len = load_le16(head + 2);
+		if (4 + name_len + len > n->body - at)
+			return broken(err, "its attributes end early", n->nid);
+		const char *prefix = head[1] < ARRAY_LEN(prefixes) ? prefixes[head[1]] : NULL;
+		if (prefix) {
+			size_t k = strlen(prefix);
+			memcpy(name, prefix, k);
+			if (fetch(e, at + 4, name + k, name_len, err) < 0 || fetch(e, at + 4 + name_len, value, len, err) < 0)
+				return -1;
+			name[k + name_len] = 0;
+			if (fn(name, value, len, arg, err) < 0)
+				return -1;
+		}
+		at = align_up(at + 4 + name_len + len - n->xattrs, 4) + n->xattrs;
+	}
+	return 0;
 }
