@@ -54,6 +54,9 @@ int nft_commit(struct nft *t, int fd, struct cai_error *err, const char *what)
 	}
 	bracket(t, NFNL_MSG_BATCH_END);
 	int r = nl_transact(fd, &t->b, NULL, err, what);
+	/* The kernel does not say which expression it lacks. */
+	if (r < 0 && err && (err->errnum == ENOENT || err->errnum == EOPNOTSUPP) )
+		cai_fail(err, err->errnum, "%s: this kernel's nf_tables lacks something (needed: inet and arp families, ct, fib, limit, connlimit, reject, masq)", what);
 	bracket(t, NFNL_MSG_BATCH_BEGIN);
 	return r;
 }
@@ -62,6 +65,16 @@ static int found(const struct nlmsghdr *h, void *ctx)
 {
 	*(bool *)ctx = true;
 	return 0;
+}
+
+bool nft_supported(int fd)
+{
+	struct nfgenmsg g = {.nfgen_family = AF_UNSPEC, .version = NFNETLINK_V0};
+	cleanup_batch struct nl_batch b = NL_BATCH;
+	bool answered = false;
+	nl_begin(&b, MSG(NFT_MSG_GETGEN), 0, &g, sizeof(g));
+	nl_end(&b);
+	return nl_dump(fd, &b, found, &answered, NULL, "") == 0 && answered;
 }
 
 bool nft_table_exists(int fd, uint8_t family, const char *table)

@@ -26,6 +26,8 @@ void nft_free(struct nft *t);
 /* All or nothing. fd: a NETLINK_NETFILTER socket. 0 or -1. */
 int nft_commit(struct nft *t, int fd, struct cai_error *err, const char *what);
 
+/* Whether this kernel has nf_tables at all. */
+bool nft_supported(int fd);
 /* Whether the table exists. Not part of the transaction. */
 bool nft_table_exists(int fd, uint8_t family, const char *table);
 

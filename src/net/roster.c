@@ -225,6 +225,17 @@ int roster_find_namespace(struct roster *s)
 	return steal_fd(&found);
 }
 
+bool roster_in_use(const struct roster *s)
+{
+	/* The last to come is the likeliest to be there. */
+	for (size_t k = s->n_users; k-- > 0;) {
+		cleanup_close int fd = open_namespace_of(&s->user[k], s->ns_ino);
+		if (fd >= 0)
+			return true;
+	}
+	return false;
+}
+
 void roster_clear(struct roster *s)
 {
 	free(s->user);

@@ -36,6 +36,8 @@ uint64_t roster_age_ms(const struct roster *s); /* since the last change */
 void roster_drop_self(struct roster *s, int ns_fd);
 /* Strikes off dead users; returns a descriptor of the namespace that a live one holds, or -1. */
 int roster_find_namespace(struct roster *s);
+/* Whether any user lives; looks no further than the first. */
+bool roster_in_use(const struct roster *s);
 /* Forgets all: there is no router any more. */
 void roster_clear(struct roster *s);
 

@@ -418,14 +418,7 @@ int router_heal(struct cai_error *err)
 	int result = -1;
 	if (open_host(&r, err) < 0 || roster_open(&s, r.host_ns_fd, err) < 0)
 		goto out;
-	size_t before = s.n_users;
-	int other = s.exists ? roster_find_namespace(&s) : -1;
-	if (other >= 0) {
-		close(other);
-		result = before == s.n_users ? 0 : roster_save(&s, err);
-	} else {
-		result = s.exists ? unmake(&r, &s, err) : 0;
-	}
+	result = s.exists && !roster_in_use(&s) ? unmake(&r, &s, err) : 0;
 	roster_close(&s);
 out:
 	router_close(&r);

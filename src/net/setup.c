@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/netlink.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 #include "net/link.h"
 #include "net/netns.h"
 #include "net/networks.h"
+#include "net/nft.h"
 #include "net/private.h"
 #include "net/publish.h"
 #include "net/resolv.h"
@@ -361,6 +363,11 @@ int net_describe(char *text, size_t n)
 	if (net_privileged()) {
 		if (access("/dev/net/tun", R_OK | W_OK) < 0) {
 			snprintf(text, n, "containers only: cannot open /dev/net/tun (%s)", strerror(errno));
+			return -1;
+		}
+		cleanup_close int nft = nl_open(NETLINK_NETFILTER, NULL);
+		if (nft < 0 || !nft_supported(nft)) {
+			snprintf(text, n, "none: this kernel has no nf_tables");
 			return -1;
 		}
 		snprintf(text, n, "private networks through a router namespace, nftables NAT");

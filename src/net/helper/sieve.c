@@ -36,8 +36,7 @@ bool sieve_forbidden(const struct ip_addr *a)
 	    {AF_INET, 32, {100, 100, 100, 200}},
 	    {AF_INET, 32, {192, 0, 0, 192}},
 	    {AF_INET, 3, {224}},	   /* multicast, reserved, broadcast */
-	    {AF_INET6, 96, {0}},	   /* ::, ::1, IPv4-compatible */
-	    {AF_INET6, 96, {[10] = 0xff, [11] = 0xff}}, /* IPv4-mapped */
+	    {AF_INET6, 64, {0}},	   /* ::, ::1, and all ways to write an IPv4 address there */
 	    {AF_INET6, 10, {0xfe, 0x80}},
 	    {AF_INET6, 10, {0xfe, 0xc0}},
 	    {AF_INET6, 8, {0xff}},
