@@ -159,10 +159,16 @@ static pid_t make_child(struct child *c, struct container *out, struct cai_error
 	return pid;
 }
 
+static bool is_own_netns(int fd)
+{
+	struct stat mine, given;
+	return fd >= 0 && (stat("/proc/self/ns/net", &mine) < 0 || fstat(fd, &given) < 0 || (mine.st_dev == given.st_dev && mine.st_ino == given.st_ino));
+}
+
 /* One attempt; *no_idmap tells that another one without a user namespace may succeed. */
 static int start_once(const struct container_spec *s, bool userns, struct container *out, bool *no_idmap, struct cai_error *err)
 {
-	struct child c = {.spec = s, .cgroup = &out->cgroup, .rootless = geteuid() != 0, .userns_fd = -1, .agent_fd = -1, .report_fd = -1,
+	struct child c = {.spec = s, .cgroup = &out->cgroup, .rootless = geteuid() != 0, .host_net = is_own_netns(s->netns_fd), .userns_fd = -1, .agent_fd = -1, .report_fd = -1,
 			  .root_fd = -1, .dev_fd = -1, .proc_fd = -1, .null_tree = -1};
 	for (unsigned i = 0; i < CONTAINER_MAX_MOUNTS; i++)
 		c.sources[i] = -1;

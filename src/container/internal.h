@@ -33,6 +33,7 @@ struct child {
 	const struct cgroup *cgroup;
 	bool enter_cgroup;  /* it was not born there */
 	bool rootless;      /* already in a user namespace of its own, as its root */
+	bool host_net;      /* the network namespace is the caller's own */
 	int userns_fd;      /* to be joined at the end, where not rootless */
 	uint32_t uid_base;  /* what files made for the container's root belong to: 0 without userns_fd */
 	int agent_fd;       /* to be executed; nothing can be written through it */

@@ -195,9 +195,11 @@ int system_proc(struct child *c, struct cai_error *err)
 	if (mount_attach(c->proc_fd, place, err) < 0)
 		return -1;
 	/* The network namespace belongs to the host's root, not to the container's user namespace; as docker does, ports below 1024 and ping
-	 * are open to everyone in it. */
-	set_sysctl(c->proc_fd, "sys/net/ipv4/ip_unprivileged_port_start", "0");
-	set_sysctl(c->proc_fd, "sys/net/ipv4/ping_group_range", "0 2147483647");
+	 * are open to everyone in it. Never in the caller's own. */
+	if (!c->host_net) {
+		set_sysctl(c->proc_fd, "sys/net/ipv4/ip_unprivileged_port_start", "0");
+		set_sysctl(c->proc_fd, "sys/net/ipv4/ping_group_range", "0 2147483647");
+	}
 	for (unsigned i = 0; i < ARRAY_LEN(proc_readonly); i++)
 		if (freeze(c->proc_fd, proc_readonly[i], err) < 0)
 			return -1;

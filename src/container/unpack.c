@@ -31,10 +31,11 @@
 #include "image/erofs_read.h"
 #include "container/internal.h"
 
-#define MAX_DEPTH   512
-#define MAX_ENTRIES (8u << 20)
-#define MAX_LINK    4096
-#define LINK_SLOTS  65536u
+#define MAX_DEPTH    512
+#define MAX_ENTRIES  (8u << 20)
+#define MAX_LINK     4096
+#define LINK_SLOTS   65536u
+#define REMOVE_DEPTH 64
 
 /* A file with several names: the first one that was made. */
 struct first_name {
@@ -231,27 +232,50 @@ static int unpack_in_child(int image_fd, int dir, struct cai_error *err)
 	return erofs_read_dir(&u->image, &root, visit, u, err) < 0 ? -1 : dress(u, &root, ".", dir, err);
 }
 
-/* Removes everything below a directory; links are not followed. */
-static int empty(int dir, unsigned depth, struct cai_error *err)
+/* Removes what is below a directory; links are not followed. What lies too deep for the descriptors that we may hold is brought to the top first,
+ * where another pass finds it: a container can nest directories without end. */
+static int empty(int top, int dir, unsigned depth, unsigned *moved, struct cai_error *err)
 {
-	if (depth > 4 * MAX_DEPTH)
-		return cai_fail(err, ELOOP, "directories are nested too deeply");
 	fchmod(dir, 0700);
-	int copy = dup(dir);
+	int copy = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	cleanup_closedir DIR *d = copy < 0 ? NULL : fdopendir(copy);
 	if (!d)
 		return cai_fail_errno(err, errno, "cannot read a directory that is to be removed");
 	for (struct dirent *e; (e = readdir(d));) {
 		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
 			continue;
-		if (unlinkat(dir, e->d_name, 0) == 0 || errno == ENOENT)
+		if (unlinkat(dir, e->d_name, 0) == 0 || errno == ENOENT || unlinkat(dir, e->d_name, AT_REMOVEDIR) == 0)
 			continue;
+		if (depth == REMOVE_DEPTH) {
+			char name[64];
+			snprintf(name, sizeof(name), ".caisson-removed.%d.%u", (int)getpid(), (*moved)++);
+			/* Moving a directory writes to it. */
+			fchmodat(dir, e->d_name, 0700, 0);
+			if (renameat(dir, e->d_name, top, name) < 0)
+				return cai_fail_errno(err, errno, "cannot remove %s", e->d_name);
+			continue;
+		}
 		cleanup_close int sub = openat(dir, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-		if (sub >= 0 && empty(sub, depth + 1, err) < 0)
+		if (sub < 0 && errno == EACCES && fchmodat(dir, e->d_name, 0700, 0) == 0)
+			sub = openat(dir, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (sub < 0)
+			return cai_fail_errno(err, errno, "cannot remove %s", e->d_name);
+		if (empty(top, sub, depth + 1, moved, err) < 0)
 			return -1;
-		if (sub < 0 || unlinkat(dir, e->d_name, AT_REMOVEDIR) < 0)
+		if (unlinkat(dir, e->d_name, AT_REMOVEDIR) < 0)
 			return cai_fail_errno(err, errno, "cannot remove %s", e->d_name);
 	}
+	return 0;
+}
+
+static int empty_all(int dir, struct cai_error *err)
+{
+	unsigned before, moved = 0;
+	do {
+		before = moved;
+		if (empty(dir, dir, 0, &moved, err) < 0)
+			return -1;
+	} while (moved != before);
 	return 0;
 }
 
@@ -276,7 +300,7 @@ static int in_child(int image_fd, int dir, struct cai_error *err)
 			_exit(1);
 		if (!root && (setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0))
 			_exit(1);
-		int r = image_fd >= 0 ? unpack_in_child(image_fd, dir, &e) : empty(dir, 0, &e);
+		int r = image_fd >= 0 ? unpack_in_child(image_fd, dir, &e) : empty_all(dir, &e);
 		if (r < 0)
 			file_write_full(out, &e, sizeof(e));
 		_exit(r < 0 ? 1 : 0);

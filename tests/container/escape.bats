@@ -264,6 +264,17 @@ untouched() {
 	wait
 }
 
+@test "joining the host's own network changes none of its settings" {
+	command -v unshare >/dev/null || skip "util-linux is not installed"
+	# In a copy of "the host's", so that a failure does no harm.
+	export -f image c
+	unshare -n bash -ec '
+		cd /proc/sys/net/ipv4
+		before=$(cat ip_unprivileged_port_start ping_group_range)
+		image --netns /proc/self/ns/net /bin/true
+		[ "$(cat ip_unprivileged_port_start ping_group_range)" = "$before" ]'
+}
+
 @test "a network namespace that is joined has the container in it and nothing else changes" {
 	command -v ip >/dev/null || skip "iproute2 is not installed"
 	ip netns add t-$$
