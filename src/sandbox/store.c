@@ -421,6 +421,11 @@ void sandbox_dir_remove(struct sandbox_dir *d, const char *name)
 		for (struct dirent *e; dir && (e = readdir(dir));)
 			if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..") && strcmp(e->d_name, "lock"))
 				remove_tree(dirfd(dir), e->d_name, 0, 0);
+		if (faccessat(d->dir_fd, "upper", F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+			cleanup_free char *upper = path_join(d->path, "upper"); /* nested more deeply than descriptors reach */
+			if (upper)
+				container_remove_tree(upper, NULL);
+		}
 		unlinkat(d->dir_fd, "lock", 0); /* last: who waits for it sees that it is gone */
 		unlinkat(d->store_fd, d->id, AT_REMOVEDIR);
 	}
