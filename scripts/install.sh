@@ -32,3 +32,4 @@ for page in "$root"/docs/man/*.[1-8]; do
 	[ -e "$page" ] || continue
 	put 644 "$page" "$dest/share/man/man${page##*.}/$(basename "$page")"
 done
+"$root/scripts/man_links.sh" "$dest/share/man"
