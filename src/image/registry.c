@@ -131,6 +131,8 @@ static CURL *request(struct registry *r, const char *url, struct cai_error *err)
 	curl_easy_setopt(c, CURLOPT_SUPPRESS_CONNECT_HEADERS,
 			 1L); /* a proxy's answer is not the registry's */
 	curl_easy_setopt(c, CURLOPT_USERAGENT, "caisson");
+	if (loopback(r->ref.registry))
+		curl_easy_setopt(c, CURLOPT_NOPROXY, "*"); /* a proxy's loopback is another one */
 	if (r->token) {
 		curl_easy_setopt(c, CURLOPT_HTTPAUTH, (long)CURLAUTH_BEARER);
 		curl_easy_setopt(c, CURLOPT_XOAUTH2_BEARER, r->token);

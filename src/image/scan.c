@@ -36,7 +36,8 @@ struct scan {
 	uid_t me;
 	gid_t my_group;
 	dev_t dev;
-	void *seen; /* files with several names: tsearch of struct seen */
+	struct stat out; /* the file being written, which may lie in the tree */
+	void *seen;	 /* files with several names: tsearch of struct seen */
 	uint8_t *buf;
 	char path[4096];
 };
@@ -136,6 +137,8 @@ static int scan_entry(struct scan *s, int dir, const char *name, unsigned level)
 	struct stat st;
 	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return cai_fail_errno(s->err, errno, "cannot look at %s", s->path);
+	if (st.st_dev == s->out.st_dev && st.st_ino == s->out.st_ino)
+		return 0;
 	cleanup_close int fd = -1;
 	if (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)) {
 		fd = openat(dir, name,
@@ -252,7 +255,7 @@ int scan_directory(int dir, struct tree *t, struct erofs_writer *w, struct cai_e
 	if (!s.buf || !root) {
 		r = cai_fail(err, ENOMEM, "out of memory");
 		tree_inode_free(root);
-	} else if (fstat(dir, &st) < 0) {
+	} else if (fstat(dir, &st) < 0 || fstat(w->fd, &s.out) < 0) {
 		r = cai_fail_errno(err, errno, "cannot look at the directory");
 		tree_inode_free(root);
 	} else {

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -89,13 +90,16 @@ static int run(struct job *j, enum confine_kind kind, int (*fn)(struct job *j, s
 	if (j->answer == MAP_FAILED)
 		return cai_fail_errno(err, errno, "cannot share memory with the unpacking process");
 	struct confine_limits cl = {.memory = WORKER_MEMORY, .file = 2 * j->limits->max_bytes};
-	pid_t pid = fork();
+	pid_t parent = getpid(), pid = fork();
 	if (pid < 0) {
 		munmap(j->answer, sizeof(*j->answer));
 		return cai_fail_errno(err, errno, "cannot start the unpacking process");
 	}
 	if (pid == 0) {
 		struct cai_error e = {0};
+		prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+		if (getppid() != parent) /* it was killed before that took effect */
+			_exit(1);
 		keep_only(j);
 		int r = confine_enter(&cl, kind, j->dir, &e) < 0 ? -1 : fn(j, &e);
 		j->answer->err = e;

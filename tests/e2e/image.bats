@@ -54,6 +54,15 @@ can_mount() {
 	diff "$W/want" "$W/got"
 }
 
+@test "a directory that holds the store itself is imported without the file being made" {
+	mkdir -p "$W/self"
+	cp "$W/tree/big" "$W/self/"
+	CAISSON_ROOT=$W/self/root image import --json "$W/self" self
+	[ "$status" = 0 ]
+	[ "$(jq .size <<<"$output")" -lt 200000 ]
+	rm -r "$W/self"
+}
+
 @test "a root tar, plain or compressed, becomes the same image" {
 	tar -C "$W/tree" --sparse -cf "$W/root.tar" .
 	gzip -k "$W/root.tar"

@@ -30,7 +30,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct copy_result r;
 	struct cai_error err;
 	struct stat st;
-	char top[] = "/dev/shm/caisson-fuzz-XXXXXX", path[100];
+	char top[64], path[100];
+	snprintf(top, sizeof(top), "%s/caisson-fuzz-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
 	if (!mkdtemp(top))
 		abort();
 	snprintf(path, sizeof(path), "%s/beside", top);
