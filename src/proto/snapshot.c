@@ -21,6 +21,7 @@
 #define HEADER_BYTES 48u /* magic, version, header bytes, sections, flags, file bytes, two reserved words, checksum */
 #define ENTRY_BYTES  32u /* tag, instance, offset, length, checksum, flags */
 #define ENTRY_OPTIONAL 1u
+#define ALIGN        8u  /* of sections: zeroes up to the next belong to a section's checksum but not to its length */
 
 #define MAX_RAM (512ull << 30)
 
@@ -72,8 +73,6 @@ void snapshot_section_name(uint32_t tag, uint32_t instance, char *text, size_t n
 
 void snapshot_begin(struct snapshot_writer *w, enum snapshot_tag tag, uint32_t instance)
 {
-	while (w->body.len % 8 && !w->body.failed)
-		buf_put_u8(&w->body, 0);
 	if (w->n == SNAPSHOT_MAX_SECTIONS) {
 		w->failed = true;
 		return;
@@ -85,6 +84,8 @@ void snapshot_end(struct snapshot_writer *w)
 {
 	if (w->n && !w->failed)
 		w->section[w->n - 1].length = w->body.len - w->section[w->n - 1].offset;
+	while (w->body.len % ALIGN && !w->body.failed)
+		buf_put_u8(&w->body, 0);
 }
 
 bool snapshot_finish(struct snapshot_writer *w, struct buf *out)
@@ -99,7 +100,7 @@ bool snapshot_finish(struct snapshot_writer *w, struct buf *out)
 		buf_put_u32(&table, s->instance);
 		buf_put_u64(&table, first + s->offset);
 		buf_put_u64(&table, s->length);
-		buf_put_u32(&table, crc32c(0, w->body.p + s->offset, s->length));
+		buf_put_u32(&table, crc32c(0, w->body.p + s->offset, align_up(s->length, ALIGN)));
 		buf_put_u32(&table, 0);
 	}
 	buf_put_bytes(out, MAGIC, 8);
@@ -367,9 +368,9 @@ static int check_table(struct snapshot *s, struct buf_reader *r, struct cai_erro
 		e->length = buf_get_u64(r);
 		uint32_t crc = buf_get_u32(r), flags = buf_get_u32(r);
 		snapshot_section_name(e->tag, e->instance, name, sizeof(name));
-		if (e->offset < first || e->offset > s->n || e->length > s->n - e->offset)
+		if (e->offset < first || e->offset > s->n || e->length > s->n - e->offset || align_up(e->length, ALIGN) > s->n - e->offset)
 			return cai_fail(err, EINVAL, "the snapshot's table is damaged: %s lies outside of the file", name);
-		if (crc32c(0, s->p + e->offset, e->length) != crc)
+		if (crc32c(0, s->p + e->offset, align_up(e->length, ALIGN)) != crc)
 			return cai_fail(err, EINVAL, "the snapshot is damaged: the checksum of %s is wrong", name);
 		if (!known(e->tag) && !(flags & ENTRY_OPTIONAL))
 			return cai_fail(err, EINVAL, "the snapshot has a part that this version does not know: %s", name);

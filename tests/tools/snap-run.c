@@ -4,7 +4,7 @@
  * measuring.
  *
  *   snap-run build DIR --kernel F --initrd F --cmdline FILE [--disk F[:ro]]... [--empty]... [--cpus N] [-m MB] [--setup DEV] [--warm CMD]...
- *   snap-run run DIR [--disk F[:ro]]... [--empty]... [-n N] [--expect TEXT] [--setup DEV] [--attach F] [--no-code] [--times] -- CMD...
+ *   snap-run run DIR [--disk F[:ro]]... [--empty]... [-n N] [--expect TEXT] [--setup DEV] [--attach F] [--no-code] [--times] [--stats] -- CMD...
  *
  * build boots, waits for the agent, with --setup mounts the root from DEV, runs each --warm command in it, and writes DIR/state, DIR/memory
  * and DIR/code. run restores N copies one after the other, and in each one runs CMD, whose output must be TEXT. --times prints medians
@@ -36,7 +36,7 @@ struct options {
 	const char *dir, *vmm, *setup, *expect, *attach;
 	char *warm[16];
 	unsigned n_warm, n;
-	bool times, no_code, pipelined;
+	bool times, no_code, stats;
 	char **argv;
 };
 
@@ -192,6 +192,12 @@ static unsigned on_control(struct run *r, uint32_t *seq)
 		control_get_ended(&rd, &e, &err);
 		fprintf(stderr, "%s", e.console ? e.console : "");
 		fail("the guest ended: %s", e.text);
+	}
+	if (h.type == CONTROL_STATUS) {
+		struct control_status s;
+		if (control_get_status(&rd, &s, &err) == 0)
+			printf("instructions %llu, blocks decoded %llu, tlb misses %llu\n", (unsigned long long)s.instructions,
+			       (unsigned long long)s.blocks_decoded, (unsigned long long)s.tlb_misses);
 	}
 	if (h.type == CONTROL_READY)
 		mark(r, T_READY);
@@ -360,6 +366,10 @@ static void one(struct options *o, double *t)
 		close(fd);
 	}
 	session(o, &r, o->setup, o->argv);
+	if (o->stats) {
+		request(r.control, CONTROL_QUERY, 6);
+		wait_for(&r, CONTROL_STATUS, 6);
+	}
 	int w = finish(&r);
 	close(listener);
 	if (!WIFEXITED(w) || WEXITSTATUS(w))
@@ -456,6 +466,8 @@ int main(int argc, char **argv)
 			add_disk(&o, NULL);
 		else if (!strcmp(a, "--times") && (took = false, true))
 			o.times = true;
+		else if (!strcmp(a, "--stats") && (took = false, true))
+			o.stats = true;
 		else if (!strcmp(a, "--no-code") && (took = false, true))
 			o.no_code = true;
 		else
