@@ -54,6 +54,8 @@ struct container_spec {
 	int image_fd;         /* EROFS file, open for reading; -1: rootfs_dir. Root only: no user namespace may mount EROFS */
 	const char *rootfs_dir; /* absolute path of an unpacked root: the overlay's lower layer, never written */
 	const char *upper_dir;  /* absolute host directory for the writable layer (upper/ and work/ are made in it); NULL: memory */
+	bool discard;           /* upper_dir will be removed when the container has ended: nothing in it has to reach the disk, and fsync
+				 * does nothing. Such a directory can be used again only with this flag */
 	uint64_t tmpfs_size;    /* of the writable layer in memory, bytes; 0: half of RAM, and the cgroup's limit */
 	uint64_t shm_size;      /* of /dev/shm; 0: 64 MiB */
 	bool read_only;         /* the root is read-only once the container is set up (mounts, /dev and /dev/shm are not) */

@@ -123,6 +123,14 @@ static int make_dirs(int upper, int lower, struct cai_error *err)
 	return 0;
 }
 
+/* The kernel's mark on a layer whose changes were never brought to the disk in full. Those that are thrown away anyway may be used again. */
+static void forget_volatile(int upper)
+{
+	unlinkat(upper, "work/work/incompat/volatile/dirty", 0);
+	unlinkat(upper, "work/work/incompat/volatile", AT_REMOVEDIR);
+	unlinkat(upper, "work/work/incompat", AT_REMOVEDIR);
+}
+
 int rootfs_make(struct child *c, struct cai_error *err)
 {
 	struct statfs fs;
@@ -138,19 +146,25 @@ int rootfs_make(struct child *c, struct cai_error *err)
 	cleanup_close int upper = upper_layer(c, err);
 	if (upper < 0 || make_dirs(upper, lower, err) < 0)
 		return -1;
+	if (c->spec->upper_dir && c->spec->discard)
+		forget_volatile(upper);
 	char lowerdir[64], upperdir[64], workdir[64];
 	snprintf(lowerdir, sizeof(lowerdir), "/proc/self/fd/%d", lower);
 	snprintf(upperdir, sizeof(upperdir), "/proc/self/fd/%d/upper", upper);
 	snprintf(workdir, sizeof(workdir), "/proc/self/fd/%d/work", upper);
-	/* Nothing in a layer may tell the overlay where to look: no redirects, no metadata-only copies. */
-	struct mount_option options[] = {{"source", "caisson"},	   {"lowerdir", lowerdir},	   {"upperdir", upperdir}, {"workdir", workdir},
-					 {"redirect_dir", "nofollow"}, {"metacopy", "off"}, {"index", "off"},	    {"userxattr", NULL}};
-	unsigned n = ARRAY_LEN(options) - 1;
+	struct mount_option options[9] = {{"source", "caisson"}, {"lowerdir", lowerdir}, {"upperdir", upperdir}, {"workdir", workdir}};
+	unsigned n = 4;
 	if (c->rootless) {
-		/* userxattr implies the two. */
-		options[4] = (struct mount_option){"userxattr", NULL};
-		n = 5;
+		options[n++] = (struct mount_option){"userxattr", NULL}; /* implies the next three */
+	} else {
+		/* Nothing in a layer may tell the overlay where to look: no redirects, no metadata-only copies. */
+		options[n++] = (struct mount_option){"redirect_dir", "nofollow"};
+		options[n++] = (struct mount_option){"metacopy", "off"};
+		options[n++] = (struct mount_option){"index", "off"};
 	}
+	/* Else the end of the container would write all of the host's file system to its disk. */
+	if (c->spec->discard || !c->spec->upper_dir)
+		options[n++] = (struct mount_option){"volatile", NULL};
 	c->root_fd = mount_new("overlay", options, n, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, err);
 	if (c->root_fd < 0)
 		return -1;

@@ -127,6 +127,7 @@ static int launch(struct box *b, struct sandbox_dir *dir, struct cai_error *err)
 		.image_fd = root ? -1 : b->plan->root.fd,
 		.rootfs_dir = root,
 		.upper_dir = keep ? upper : NULL,
+		.discard = s->remove,
 		.read_only = s->read_only,
 		.mounts = m,
 		.netns_fd = b->net ? b->net->netns_fd : -1,

@@ -45,6 +45,14 @@ info_pid() {
 	[ "$(stat -c %u:%g "$BATS_TEST_TMPDIR/changes/upper/mine" "$BATS_TEST_TMPDIR/changes/upper/etc/origin")" = $'1000:1000\n0:0' ]
 }
 
+@test "changes that are to be thrown away are changes all the same, and cost no writing to the disk" {
+	mkdir "$BATS_TEST_TMPDIR/changes"
+	[ "$(image --upper "$BATS_TEST_TMPDIR/changes" --discard /bin/sh -c 'echo new >/etc/origin; sync; cat /etc/origin; mount | grep -c "^caisson on / .*volatile"')" = $'new\n1' ]
+	[ "$(image --upper "$BATS_TEST_TMPDIR/changes" --discard /bin/cat /etc/origin)" = new ]
+	run image --upper "$BATS_TEST_TMPDIR/changes" /bin/true # as if it were whole
+	[ "$status" -eq 125 ]
+}
+
 @test "a read-only root is one, and its mounts are not" {
 	run image --read-only --tmpfs /scratch /bin/sh -c 'touch /x 2>/dev/null && echo wrote; touch /etc/y 2>/dev/null && echo wrote; touch /scratch/z /dev/shm/z && echo fine'
 	[ "$output" = fine ]

@@ -26,7 +26,7 @@
 #include "proto/agent.h"
 
 static const char usage[] =
-	"usage: container-run (--dir DIR | --image FILE) [--agent FILE] [--id ID] [--upper DIR] [--read-only] [--bind SRC:DST[:ro]]...\n"
+	"usage: container-run (--dir DIR | --image FILE) [--agent FILE] [--id ID] [--upper DIR [--discard]] [--read-only] [--bind SRC:DST[:ro]]...\n"
 	"               [--tmpfs DST[:OPTIONS]]... [--memory BYTES] [--cpus N] [--pids N] [--cap-add NAME]... [--cap-drop NAME]...\n"
 	"               [--userns auto|never|always] [--unconfined] [--hostname NAME] [--hosts TEXT] [--resolv TEXT] [--rlimit N:SOFT:HARD]...\n"
 	"               [--user USER] [--cwd DIR] [--netns PATH] [--info] [--stats] [--time] [--repeat N] [--freeze MS] [--leak FILE]\n"
@@ -103,13 +103,13 @@ static void add_mount(struct options *o, enum container_mount_kind kind, char *a
 static void parse(struct options *o, int argc, char **argv)
 {
 	enum { DIR_ = 256, IMAGE, AGENT, ID, UPPER, RO, BIND, TMPFS, MEMORY, CPUS, PIDS, ADD, DROP, USERNS, UNCONFINED, HOSTNAME, HOSTS, RESOLV,
-	       RLIMIT, USER, CWD, NETNS, INFO, STATS, TIME, REPEAT, FREEZE, LEAK, HEAL, MEANWHILE, UNPACK, REMOVE };
+	       RLIMIT, USER, CWD, NETNS, INFO, STATS, TIME, DISCARD, REPEAT, FREEZE, LEAK, HEAL, MEANWHILE, UNPACK, REMOVE };
 	static const struct option longs[] = {
 		{"dir", 1, 0, DIR_}, {"image", 1, 0, IMAGE}, {"agent", 1, 0, AGENT}, {"id", 1, 0, ID}, {"upper", 1, 0, UPPER},
 		{"read-only", 0, 0, RO}, {"bind", 1, 0, BIND}, {"tmpfs", 1, 0, TMPFS}, {"memory", 1, 0, MEMORY}, {"cpus", 1, 0, CPUS},
 		{"pids", 1, 0, PIDS}, {"cap-add", 1, 0, ADD}, {"cap-drop", 1, 0, DROP}, {"userns", 1, 0, USERNS}, {"unconfined", 0, 0, UNCONFINED},
 		{"hostname", 1, 0, HOSTNAME}, {"hosts", 1, 0, HOSTS}, {"resolv", 1, 0, RESOLV}, {"rlimit", 1, 0, RLIMIT}, {"user", 1, 0, USER},
-		{"cwd", 1, 0, CWD}, {"netns", 1, 0, NETNS}, {"info", 0, 0, INFO}, {"stats", 0, 0, STATS}, {"time", 0, 0, TIME},
+		{"cwd", 1, 0, CWD}, {"netns", 1, 0, NETNS}, {"info", 0, 0, INFO}, {"stats", 0, 0, STATS}, {"time", 0, 0, TIME}, {"discard", 0, 0, DISCARD},
 		{"repeat", 1, 0, REPEAT}, {"freeze", 1, 0, FREEZE}, {"leak", 1, 0, LEAK}, {"heal", 1, 0, HEAL},
 		{"meanwhile", 1, 0, MEANWHILE}, {"unpack", 1, 0, UNPACK}, {"remove", 1, 0, REMOVE}, {0},
 	};
@@ -153,6 +153,7 @@ static void parse(struct options *o, int argc, char **argv)
 		case INFO: o->info = true; break;
 		case STATS: o->stats = true; break;
 		case TIME: o->time = true; break;
+		case DISCARD: s->discard = true; break;
 		case REPEAT: o->repeat = (unsigned)atoi(optarg); break;
 		case FREEZE: o->freeze_ms = (unsigned)atoi(optarg); break;
 		case LEAK:
