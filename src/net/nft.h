@@ -81,5 +81,6 @@ void nft_saddr6(struct nft *t, const uint8_t addr[16], unsigned prefix);
 #define NFT_CT_ESTABLISHED (1u << 1)
 #define NFT_CT_RELATED	   (1u << 2)
 #define NFT_CT_NEW	   (1u << 3)
+#define NFT_CT_UNTRACKED   (1u << 6)
 
 #endif

@@ -218,16 +218,7 @@ static void router_forward(struct nft *t, const struct net_plan *p)
 	nft_chain(t, "from_sandbox_to");
 	limit_connections(t, NFPROTO_IPV4, "conns4", SET_CONNS4);
 	limit_connections(t, NFPROTO_IPV6, "conns6", SET_CONNS6);
-	nft_rule(t, "from_sandbox_to");
-	nft_meta(t, NFT_META_IIFGROUP, NFT_REG32_00);
-	nft_meta(t, NFT_META_OIFGROUP, NFT_REG32_01);
-	nft_lookup(t, "members", SET_MEMBERS, NFT_REG32_00, false);
-	nft_verdict(t, NF_ACCEPT, NULL);
-	nft_rule_end(t);
-	nft_rule(t, "from_sandbox_to");
-	nft_not_oifname(t, UP_LINK);
-	nft_verdict(t, NFT_GOTO, "refuse");
-	nft_rule_end(t);
+	simple(t, "from_sandbox_to", NULL, SANDBOX_PREFIX "*", NF_ACCEPT, NULL); /* members: see the forward chain */
 	nft_rule(t, "from_sandbox_to");
 	nft_meta(t, NFT_META_IIFGROUP, NFT_REG_1);
 	nft_mask(t, NFT_REG_1, &internal, 4);
@@ -247,8 +238,20 @@ static void router_forward(struct nft *t, const struct net_plan *p)
 	simple(t, "from_sandbox_to", NULL, NULL, NF_ACCEPT, NULL);
 
 	nft_base_chain(t, "forward", "filter", NF_INET_FORWARD, PRIO_FILTER, NF_DROP);
+	/*
+	 * Between sandboxes before any question of state: an ICMP error that one forges about a connection of another is "related", too.
+	 * What is not tracked (neighbour discovery) would not be translated either, and is for one link anyway.
+	 */
+	nft_rule(t, "forward");
+	nft_iifname(t, SANDBOX_PREFIX "*");
+	nft_oifname(t, SANDBOX_PREFIX "*");
+	nft_meta(t, NFT_META_IIFGROUP, NFT_REG32_00);
+	nft_meta(t, NFT_META_OIFGROUP, NFT_REG32_01);
+	nft_lookup(t, "members", SET_MEMBERS, NFT_REG32_00, true);
+	nft_verdict(t, NFT_GOTO, "refuse");
+	nft_rule_end(t);
+	by_state(t, "forward", NULL, NFT_CT_INVALID | NFT_CT_UNTRACKED, NF_DROP);
 	by_state(t, "forward", NULL, NFT_CT_ESTABLISHED | NFT_CT_RELATED, NF_ACCEPT);
-	by_state(t, "forward", NULL, NFT_CT_INVALID, NF_DROP);
 	simple(t, "forward", SANDBOX_PREFIX "*", NULL, NFT_GOTO, "from_sandbox_to");
 }
 
@@ -304,11 +307,6 @@ static void host_prerouting(struct nft *t)
 {
 	const uint32_t first = RTN_LOCAL, last = RTN_MULTICAST;
 	nft_base_chain(t, "prerouting", "filter", NF_INET_PRE_ROUTING, PRIO_GUARD, NF_ACCEPT);
-	nft_rule(t, "prerouting");
-	nft_iifname(t, HOST_LINK);
-	nft_ct_state(t, NFT_CT_ESTABLISHED | NFT_CT_RELATED);
-	nft_verdict(t, NF_ACCEPT, NULL);
-	nft_rule_end(t);
 	/* local, broadcast, anycast, multicast: one byte of a little-endian number decides */
 	nft_rule(t, "prerouting");
 	nft_iifname(t, HOST_LINK);

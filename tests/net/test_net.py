@@ -408,6 +408,55 @@ def test_spoofed_sources_are_dropped(w):
         assert not sink.peers
 
 
+def test_forged_icmp_errors_do_not_reach_another_sandbox(w):
+    """An ICMP error about another's connection counts as related to it, wherever it comes from."""
+    with Sandbox(w, "--id", "a") as a, Sandbox(w, "--id", "b") as b:
+        with inside(b.ns):
+            c = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            c.bind((b.addr4, 4321))
+            c.connect((OUT4, 7))
+            c.settimeout(3)
+            c.send(b"one")
+        assert c.recv(100) == b"one"
+        with inside(a.ns):
+            raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+            # As it looks to the sandbox, after the router's translation, after the host's.
+            for addr in (b.addr4, "10.213.255.254", WAN4):
+                icmp = struct.pack("!BBHI", 3, 3, 0, 0) + ip4_udp(addr, OUT4, 4321, 7, b"one")[:28]
+                icmp = icmp[:2] + struct.pack("!H", checksum(icmp)) + icmp[4:]
+                head = ip4_udp(a.addr4, addr, 0, 0, b"")[:20]
+                raw.sendto(head[:2] + struct.pack("!H", 20 + len(icmp)) + head[4:9] + b"\x01" + head[10:] + icmp, (addr, 0))
+        time.sleep(0.2)
+        c.send(b"two")
+        assert c.recv(100) == b"two", "not refused by a forged error"
+
+
+def test_neighbour_discovery_stays_on_its_link(w):
+    """It is not tracked, so it would leave with whatever source it says."""
+    got = []
+    with inside(w.outside):
+        sniff = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x86dd))
+        sniff.bind(("out", 0))
+        sniff.settimeout(1)
+    with Sandbox(w) as a:
+        with inside(a.ns):
+            p = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+            p.bind(("eth0", 0))
+            mac = bytes.fromhex(a.mac.replace(":", ""))
+            for src in (WAN6, "2001:db8:77::1", a.addr6):
+                f = nd_packet(mac, a, 135, b"\0" * 20, src=src, dst=OUT6)
+                p.send(b"\x02\xca\x15\0\0\1" + f[6:])
+            tcp_get(OUT6, 80)
+        try:
+            while True:
+                f = sniff.recv(2000)
+                if f[20] == 58 and f[54] == 135 and f[62:78] == b"\0" * 16:
+                    got.append(f)
+        except socket.timeout:
+            pass
+    assert not got
+
+
 def test_spoofed_arp_and_nd_change_nothing(w):
     """A sandbox claims another's address by ARP and neighbour advertisement, and announces itself as a router."""
     w.command("create", "lan")
@@ -809,7 +858,7 @@ class Guest:
     def udp(self, dst, port, data, src=None, src_mac=None, router=b"\x02\xca\x15\0\0\1"):
         self.send(router + (src_mac or self.mac) + b"\x08\0" + ip4_udp(src or self.s.addr4, dst, 4000, port, data))
 
-    def wait_udp(self, seconds=2):
+    def wait_udp(self, seconds=8):
         for f in self.frames(seconds):
             if f[12:14] == b"\x08\0" and f[23] == 17:
                 return f[14 + 20 + 8:14 + struct.unpack("!H", f[16:18])[0]]
@@ -873,7 +922,8 @@ def test_broken_frames_harm_nothing(w):
                 except OSError:
                     pass
         g.udp(OUT4, 7, b"alive")
-        assert g.wait_udp() == b"alive"
+        got = g.wait_udp()
+        assert got == b"alive", got
         g.close()
 
 
@@ -1030,9 +1080,8 @@ def ip4_udp(src, dst, sport, dport, data):
     return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + udp
 
 
-def nd_packet(mac, s, kind, body):
-    src = socket.inet_pton(socket.AF_INET6, "fe80::1234")
-    dst = socket.inet_pton(socket.AF_INET6, "ff02::1")
+def nd_packet(mac, s, kind, body, src="fe80::1234", dst="ff02::1"):
+    src, dst = (socket.inet_pton(socket.AF_INET6, a) for a in (src, dst))
     icmp = struct.pack("!BBH", kind, 0, 0) + body
     pseudo = src + dst + struct.pack("!II", len(icmp), 58)
     icmp = icmp[:2] + struct.pack("!H", checksum(pseudo + icmp)) + icmp[4:]
