@@ -168,11 +168,23 @@ static void look_here(const char *path, struct place *p)
 	p->dir = p->there && S_ISDIR(st.st_mode);
 }
 
+/* What every name in the agent's archive of path begins with, as proto/agent.h has it: anything else that comes is not what was asked for. */
+static int archive_top(const char *path, char *top, size_t n, struct cai_error *err)
+{
+	char dir[4096];
+	if (split(path, dir, sizeof(dir), top, n, err) < 0)
+		return -1;
+	if (!*top || !strcmp(top, "/") || !strcmp(top, ".") || !strcmp(top, ".."))
+		strcpy(top, ".");
+	return 0;
+}
+
 static int copy_out_of(struct copy *c, const char *path, const char *dest, struct cai_error *err)
 {
 	struct place from, to;
+	char top[256];
 	int p[2];
-	if (look_inside(c->v, path, &from, err) < 0)
+	if (archive_top(path, top, sizeof(top), err) < 0 || look_inside(c->v, path, &from, err) < 0)
 		return -1;
 	if (!from.there)
 		return cai_fail(err, ENOENT, "there is no %s in the sandbox", path);
@@ -197,8 +209,8 @@ static int copy_out_of(struct copy *c, const char *path, const char *dest, struc
 	if (pipe2(p, O_CLOEXEC) < 0)
 		return cai_fail_errno(err, errno, "cannot make a pipe");
 	cleanup_close int rd = p[0], wr = p[1];
-	const char *words[12] = {"caisson-image", "untar"};
-	unsigned n = 2;
+	const char *words[12] = {"caisson-image", "untar", "--from", top};
+	unsigned n = 4;
 	if (c->bits & 1u << B_ARCHIVE)
 		words[n++] = "--owner";
 	if (c->contents)

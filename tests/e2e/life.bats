@@ -182,6 +182,23 @@ logged() { "$CAISSON" logs "$1" 2>&1 | grep -q "$2"; }
 	[ "$status" -eq 125 ]
 }
 
+@test "cp takes nothing out of a sandbox but what was asked for" {
+	start_loop c
+	cai exec c sh -c 'mkdir -p /w/x && echo good >/w/x/f'
+	local to=$BATS_TEST_TMPDIR/to said=$BATS_TEST_TMPDIR/said lib=$BATS_TEST_TMPDIR/lib
+	# The one who extracts must be told what to expect: he takes nothing else.
+	cp -r "$CAISSON_LIBEXEC" "$lib"
+	mv "$lib/caisson-image" "$lib/real"
+	printf '#!/bin/sh\necho "$*" >>"%s"\nexec "%s" "$@"\n' "$said" "$lib/real" >"$lib/caisson-image"
+	chmod +x "$lib/caisson-image"
+	mkdir "$to"
+	CAISSON_LIBEXEC=$lib cai cp c:/w/x "$to"
+	CAISSON_LIBEXEC=$lib cai cp c:/w/x/ "$to/y"
+	CAISSON_LIBEXEC=$lib cai cp c:/w/x/. "$to/z"
+	[ "$(cat "$to"/{x,y,z}/f)" = $'good\ngood\ngood' ]
+	[ "$(cut -d' ' -f1-3 "$said")" = $'untar --from x\nuntar --from x\nuntar --from .' ]
+}
+
 @test "a link in the sandbox leads cp nowhere on this host" {
 	start_loop evil
 	cai exec evil sh -c "ln -s $BATS_TEST_TMPDIR/outside /root/link; mkdir /root/d; ln -s / /root/d/up"
