@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/file.h"
@@ -159,6 +160,24 @@ static int list_add(struct text_list *l, char *entry, struct cai_error *err)
 	return 0;
 }
 
+/* A malloc'd path (with what stands behind it, of a volume) that means the same from any directory: the sandbox may be started from another. */
+static char *absolute(const char *path)
+{
+	cleanup_free char *here = *path && *path != '/' ? getcwd(NULL, 0) : NULL;
+	char *full;
+	if (here)
+		return asprintf(&full, "%s/%s", here, path) < 0 ? NULL : full;
+	return strdup(path);
+}
+
+static int set_path(struct run_args *a, const char **out, const char *path, struct cai_error *err)
+{
+	if (list_add(&a->paths, absolute(path), err) < 0)
+		return -1;
+	*out = a->paths.v[a->paths.n - 1];
+	return 0;
+}
+
 /* NAME=VALUE; or NAME, which becomes this host's value, or stays alone and takes the image's away. */
 static int add_env(struct run_args *a, const char *text, struct cai_error *err)
 {
@@ -253,8 +272,7 @@ static int set(void *ctx, int id, const char *v, struct cai_error *err)
 	unsigned long n;
 	switch (id) {
 	case O_ROOTFS:
-		s->rootfs = v;
-		return *v ? 0 : cai_fail(err, EINVAL, "--rootfs needs a directory or file");
+		return *v ? set_path(a, &s->rootfs, v, err) : cai_fail(err, EINVAL, "--rootfs needs a directory or file");
 	case O_ENV:
 		return add_env(a, v, err);
 	case O_ENV_FILE:
@@ -318,7 +336,7 @@ static int set(void *ctx, int id, const char *v, struct cai_error *err)
 	case O_ACCEL:
 		return set_accel(s, v, err);
 	case O_VOLUME:
-		return list_add(&a->volumes, strdup(v), err);
+		return list_add(&a->volumes, v[0] == '.' ? absolute(v) : strdup(v), err);
 	case O_TMPFS:
 		return list_add(&a->tmpfs, strdup(v), err);
 	case O_DISK:
@@ -354,11 +372,9 @@ static int set(void *ctx, int id, const char *v, struct cai_error *err)
 		s->pids = n;
 		return 0;
 	case O_KERNEL:
-		s->kernel = v;
-		return 0;
+		return set_path(a, &s->kernel, v, err);
 	case O_INITRD:
-		s->initrd = v;
-		return 0;
+		return set_path(a, &s->initrd, v, err);
 	case O_APPEND:
 		s->append = v;
 		return 0;
@@ -496,7 +512,7 @@ static void list_free(struct text_list *l)
 
 void run_args_free(struct run_args *a)
 {
-	struct text_list *l[] = {&a->env, &a->labels, &a->volumes, &a->tmpfs, &a->publish, &a->dns, &a->add_host};
+	struct text_list *l[] = {&a->env, &a->labels, &a->volumes, &a->tmpfs, &a->publish, &a->dns, &a->add_host, &a->paths};
 	for (size_t i = 0; i < ARRAY_LEN(l); i++)
 		list_free(l[i]);
 	image_run_config_free(&a->image);

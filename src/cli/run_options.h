@@ -17,7 +17,7 @@ struct text_list {
 
 struct run_args {
 	struct sandbox_spec spec; /* points into argv and into what follows */
-	struct text_list env, labels, volumes, tmpfs, publish, dns, add_host;
+	struct text_list env, labels, volumes, tmpfs, publish, dns, add_host, paths;
 	const char *entrypoint, *user, *cwd; /* NULL: not given */
 	char *const *words;		     /* the command's words; NULL-terminated */
 	bool have_memory;

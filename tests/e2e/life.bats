@@ -317,7 +317,9 @@ print([json.loads(l)["event"] for l in sys.stdin if json.loads(l)["name"] == "ev
 @test "a directory of this host is shared live in both directions" {
 	mkdir "$BATS_TEST_TMPDIR/share"
 	echo host >"$BATS_TEST_TMPDIR/share/from-host"
-	new -d --name v -v "$BATS_TEST_TMPDIR/share:/mnt/share" -- sh -c "$sh_loop"
+	cd "$BATS_TEST_TMPDIR"
+	new -d --name v -v ./share:/mnt/share -- sh -c "$sh_loop"
+	cd /
 	wait_for logged v ready
 	[ "$(cai exec v cat /mnt/share/from-host)" = host ]
 	cai exec v sh -c 'echo guest >/mnt/share/from-guest; mkdir /mnt/share/d; mv /mnt/share/from-guest /mnt/share/d/moved'
