@@ -123,7 +123,7 @@ static int launch(struct box *b, struct sandbox_dir *dir, struct cai_error *err)
 		return cai_fail_errno(err, errno, "cannot make %s", upper);
 	struct container_spec c = {
 		.id = dir->id,
-		.hostname = s->hostname,
+		.hostname = s->hostname ? s->hostname : s->name,
 		.image_fd = root ? -1 : b->plan->root.fd,
 		.rootfs_dir = root,
 		.upper_dir = keep ? upper : NULL,

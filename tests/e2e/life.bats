@@ -50,6 +50,7 @@ logged() { "$CAISSON" logs "$1" 2>&1 | grep -q "$2"; }
 @test "user, directory, environment and host name are what was asked for" {
 	run new --rm -u 123:45 -w /tmp/a/b -e A=1 -e B="x y" --hostname box -- sh -c 'id -u; id -g; pwd; echo $A $B; hostname'
 	[ "$output" = $'123\n45\n/tmp/a/b\n1 x y\nbox' ]
+	[ "$(new --rm --name called -- hostname)" = called ]
 	printf '# comment\nC=2\n\nD=a b=c\n' >"$BATS_TEST_TMPDIR/env"
 	run new --rm --env-file "$BATS_TEST_TMPDIR/env" -- sh -c 'echo $C $D'
 	[ "$output" = "2 a b=c" ]
