@@ -17,14 +17,14 @@ struct range {
 	unsigned first, last;
 };
 
-/* "80" or "8000-8010"; "" where empty is allowed: first = last = 0. */
-static int parse_range(const char *text, bool empty_ok, struct range *r)
+/* "80" or "8000-8010"; where any port will do also "" and "0": first = last = 0. */
+static int parse_range(const char *text, bool any, struct range *r)
 {
 	unsigned long v[2] = {0};
 	int n = 0;
 	*r = (struct range){0, 0};
-	if (!*text)
-		return empty_ok ? 0 : -1;
+	if (!*text || strcmp(text, "0") == 0)
+		return any ? 0 : -1;
 	for (const char *p = text; n < 2; n++) {
 		char *end;
 		if (!isdigit((unsigned char)*p))
