@@ -195,30 +195,37 @@ struct inode *inode_get(struct inodes *t, uint64_t id)
 	return t->slot[slot]->lookups ? t->slot[slot] : NULL;
 }
 
+/* Makes the table n slots long; the new ones are not in the stack of free ones. */
+static bool grow_slots(struct inodes *t, uint32_t n)
+{
+	void *a = realloc(t->slot, n * sizeof(*t->slot));
+	if (a)
+		t->slot = a;
+	void *b = realloc(t->turn, n * sizeof(*t->turn));
+	if (b)
+		t->turn = b;
+	void *c = realloc(t->free, n * sizeof(*t->free));
+	if (c)
+		t->free = c;
+	if (!a || !b || !c)
+		return false;
+	memset(t->slot + t->n_slots, 0, (n - t->n_slots) * sizeof(*t->slot));
+	memset(t->turn + t->n_slots, 0, (n - t->n_slots) * sizeof(*t->turn));
+	t->n_slots = n;
+	return true;
+}
+
 /* A free slot, or -1. Slots 0 and 1 are never used: 0 is no node, 1 the root. */
 static int64_t take_slot(struct inodes *t)
 {
 	if (t->n_used >= t->max)
 		return -1;
 	if (!t->n_free) {
-		uint32_t n = t->n_slots ? t->n_slots * 2 : 256;
-		void *a = realloc(t->slot, n * sizeof(*t->slot));
-		if (a)
-			t->slot = a;
-		void *b = realloc(t->turn, n * sizeof(*t->turn));
-		if (b)
-			t->turn = b;
-		void *c = realloc(t->free, n * sizeof(*t->free));
-		if (c)
-			t->free = c;
-		if (!a || !b || !c)
-			return -1;
 		uint32_t first = t->n_slots ? t->n_slots : 2;
-		memset(t->slot + t->n_slots, 0, (n - t->n_slots) * sizeof(*t->slot));
-		memset(t->turn + t->n_slots, 0, (n - t->n_slots) * sizeof(*t->turn));
-		for (uint32_t k = n; k-- > first;)
+		if (!grow_slots(t, t->n_slots ? t->n_slots * 2 : 256))
+			return -1;
+		for (uint32_t k = t->n_slots; k-- > first;)
 			t->free[t->n_free++] = k;
-		t->n_slots = n;
 	}
 	return t->free[--t->n_free];
 }
@@ -429,4 +436,61 @@ int inode_stat(struct inodes *t, struct inode *i, struct statx *st)
 	if (fd < 0)
 		return fd;
 	return statx(fd, "", AT_EMPTY_PATH, INODE_STATX, st) < 0 ? -errno : 0;
+}
+
+struct inode *inode_any(struct inodes *t, uint64_t id)
+{
+	uint32_t slot = (uint32_t)id;
+	if (id == t->root.id)
+		return &t->root;
+	return slot < t->n_slots && t->slot[slot] && t->slot[slot]->id == id ? t->slot[slot] : NULL;
+}
+
+struct inode *inode_restore(struct inodes *t, uint64_t id, int *err)
+{
+	uint32_t slot = (uint32_t)id;
+	*err = -EINVAL;
+	/* Slots double, so the largest that can have been used is below twice the most there may be. */
+	if (slot < 2 || slot >= 2 * (uint64_t)t->max + 256 || !(id >> 32) || id >> 63 || t->n_used >= t->max)
+		return NULL;
+	*err = -ENOMEM;
+	if (slot >= t->n_slots && !grow_slots(t, (uint32_t)align_up(slot + 1, 256)))
+		return NULL;
+	*err = -EINVAL;
+	if (t->slot[slot])
+		return NULL;
+	struct inode *i = calloc(1, sizeof(*i));
+	*err = i ? 0 : -ENOMEM;
+	if (!i)
+		return NULL;
+	i->id = id;
+	i->fd = -1;
+	t->turn[slot] = (uint32_t)(id >> 32);
+	t->slot[slot] = i;
+	t->n_used++;
+	return i;
+}
+
+bool inode_place(struct inodes *t, struct inode *i, struct inode *parent, const char *name)
+{
+	grow_buckets(t);
+	hash_add(t, i);
+	if (!parent)
+		return true;
+	if (parent->type != S_IFDIR || (i->type == S_IFDIR && is_ancestor(i, parent)) || !(i->name = strdup(name)))
+		return false;
+	i->parent = parent;
+	parent->children++;
+	return true;
+}
+
+void inodes_loaded(struct inodes *t)
+{
+	t->n_free = 0;
+	for (uint32_t k = t->n_slots; k-- > 2;)
+		if (!t->slot[k])
+			t->free[t->n_free++] = k;
+	for (uint32_t k = 2; k < t->n_slots; k++)
+		if (t->slot[k])
+			put(t, t->slot[k]);
 }

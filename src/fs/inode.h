@@ -91,4 +91,14 @@ void inode_closed(struct inodes *t, struct inode *i);
 /* Its attributes now. 0 or a negative errno. */
 int inode_stat(struct inodes *t, struct inode *i, struct statx *st);
 
+/* For loading a saved table: makes an inode with this very id, without a place. NULL: -*err; the id is taken or impossible. No other inode
+ * may be made until inodes_loaded(). */
+struct inode *inode_restore(struct inodes *t, uint64_t id, int *err);
+/* Like inode_get(), but also one that is there only as a parent. */
+struct inode *inode_any(struct inodes *t, uint64_t id);
+/* Gives a restored inode, whose marks and type are set, its place; NULL: none. False when there can be no such place. */
+bool inode_place(struct inodes *t, struct inode *i, struct inode *parent, const char *name);
+/* Ends a load: drops what nobody needs. */
+void inodes_loaded(struct inodes *t);
+
 #endif

@@ -44,7 +44,7 @@ int fs_opendir(struct fs_call *c)
 	int fd = fs_reopen(c->s, c->inode, O_RDONLY | O_DIRECTORY);
 	if (fd < 0)
 		return fd;
-	struct fuse_open_out o = {.fh = fs_handle_add(c->s, c->inode, fd, true)};
+	struct fuse_open_out o = {.fh = fs_handle_add(c->s, c->inode, fd, O_RDONLY | O_DIRECTORY, true)};
 	return fs_give(c, &o, sizeof(o));
 }
 

@@ -72,7 +72,7 @@ int fs_open(struct fs_call *c)
 		fd = fs_reopen(c->s, c->inode, flags & ~O_NOATIME);
 	if (fd < 0)
 		return fd;
-	uint64_t fh = fs_handle_add(c->s, c->inode, fd, false);
+	uint64_t fh = fs_handle_add(c->s, c->inode, fd, flags, false);
 	fs_fill_open(c->s, c->inode, fd, fh, !(flags & O_TRUNC), &o);
 	return fs_give(c, &o, sizeof(o));
 }

@@ -265,7 +265,7 @@ int fs_create(struct fs_call *c)
 	struct inode *i = inode_get(&c->s->inodes, e.nodeid);
 	if (existed)
 		fd = i->type == S_IFREG ? fs_reopen(c->s, i, flags) : -EEXIST;
-	uint64_t fh = fd < 0 ? 0 : fs_handle_add(c->s, i, fd, false);
+	uint64_t fh = fd < 0 ? 0 : fs_handle_add(c->s, i, fd, flags, false);
 	if (!fh) {
 		inode_forget(&c->s->inodes, i, 1);
 		return fd < 0 ? fd : -ENFILE;

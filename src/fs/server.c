@@ -140,7 +140,7 @@ struct fs_handle *fs_handle_get(struct fs_server *s, uint64_t fh, bool dir)
 	return &s->handle[at];
 }
 
-uint64_t fs_handle_add(struct fs_server *s, struct inode *i, int fd, bool dir)
+uint64_t fs_handle_add(struct fs_server *s, struct inode *i, int fd, int flags, bool dir)
 {
 	if (!s->n_free) {
 		close(fd);
@@ -148,7 +148,7 @@ uint64_t fs_handle_add(struct fs_server *s, struct inode *i, int fd, bool dir)
 	}
 	uint32_t at = s->free_handle[--s->n_free];
 	struct fs_handle *h = &s->handle[at];
-	*h = (struct fs_handle){.inode = i, .fd = fd, .turn = h->turn + 1, .dir = dir};
+	*h = (struct fs_handle){.inode = i, .fd = fd, .turn = h->turn + 1, .flags = flags, .dir = dir};
 	inode_opened(&s->inodes, i);
 	return (uint64_t)h->turn << 32 | (at + 1);
 }
@@ -161,8 +161,9 @@ void fs_handle_close(struct fs_server *s, struct fs_handle *h)
 	s->free_handle[s->n_free++] = (uint32_t)(h - s->handle);
 }
 
-static void start_afresh(struct fs_server *s)
+void fs_start_afresh(struct fs_server *s)
 {
+	fs_loading_abort(s);
 	for (uint32_t k = 0; k < s->max_handles; k++)
 		if (s->handle[k].inode)
 			fs_handle_close(s, &s->handle[k]);
@@ -179,7 +180,7 @@ static int fs_init(struct fs_call *c)
 		return -EINVAL;
 	if (in.major < FUSE_KERNEL_VERSION)
 		return -EPROTO;
-	start_afresh(c->s);
+	fs_start_afresh(c->s);
 	if (in.major == FUSE_KERNEL_VERSION) {
 		o.max_readahead = in.max_readahead < FS_MAX_IO ? in.max_readahead : FS_MAX_IO;
 		o.flags = in.flags & INIT_FLAGS;
@@ -194,7 +195,7 @@ static int fs_init(struct fs_call *c)
 
 static int fs_destroy(struct fs_call *c)
 {
-	start_afresh(c->s);
+	fs_start_afresh(c->s);
 	return 0;
 }
 
@@ -281,7 +282,7 @@ static int dispatch(struct fs_call *c, const struct op *op)
 
 size_t fs_server_handle(struct fs_server *s, const void *request, size_t len, void *reply)
 {
-	static const struct op none;
+	static const struct op none, save = {fs_save, 0}, load = {fs_load, 0};
 	struct fs_call c = {.s = s, .p = request, .left = len};
 	struct fuse_out_header h = {0};
 
@@ -289,7 +290,10 @@ size_t fs_server_handle(struct fs_server *s, const void *request, size_t len, vo
 	c.out_max = FS_MAX_MESSAGE - sizeof(h);
 	if (!fs_take(&c, &c.in, sizeof(c.in)))
 		return 0;
-	const struct op *op = c.in.opcode < ARRAY_LEN(ops) ? &ops[c.in.opcode] : &none;
+	const struct op *op = c.in.opcode < ARRAY_LEN(ops) ? &ops[c.in.opcode] : c.in.opcode == FS_OP_SAVE ? &save : c.in.opcode == FS_OP_LOAD ? &load : &none;
+	/* Between two parts of a state there is none to work on. */
+	if (s->loading && op != &load)
+		fs_start_afresh(s);
 	int r = c.in.len != len ? -EINVAL : op->fn ? dispatch(&c, op) : -ENOSYS;
 	if (op->is & SILENT)
 		return 0;
@@ -352,7 +356,7 @@ void fs_server_free(struct fs_server *s)
 {
 	if (!s)
 		return;
-	start_afresh(s);
+	fs_start_afresh(s);
 	inodes_fini(&s->inodes);
 	free(s->handle);
 	free(s->free_handle);

@@ -20,6 +20,19 @@
 #define FS_MAX_IO      (1u << 20)               /* bytes of file contents in one request */
 #define FS_MAX_MESSAGE (FS_MAX_IO + (64u << 10)) /* bytes in a request or reply */
 
+/*
+ * Two requests of the monitor's own, which it lets no guest send: what the guest knows, out of one server and into another, so that a
+ * guest restored from a snapshot goes on with the files it has open.
+ *
+ * SAVE: the header's node id says where to go on, 0 at first. The reply is that number for the next call (u64; 0: this was all), then records.
+ * LOAD: the node id is a sum of FS_LOAD_*, the body is records, whole ones. Files are looked for where they were; what is not
+ * there any more is ESTALE or EBADF when the guest uses it.
+ */
+#define FS_OP_SAVE    0x43530001u
+#define FS_OP_LOAD    0x43530002u
+#define FS_LOAD_FIRST 1u /* forgets everything before */
+#define FS_LOAD_LAST  2u
+
 struct fs_options {
 	int root_fd;         /* the directory, O_PATH or O_RDONLY; owned by the server from a successful return on */
 	int proc_fd;         /* this process's /proc/self/fd, or a mount of it; borrowed. It becomes the working directory */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the parts of the FUSE server share: server.c (dispatch, INIT), ops_name.c (names in directories), ops_attr.c (attributes,
- * extended ones, statfs), ops_file.c (open files), ops_dir.c (open directories). */
+ * extended ones, statfs), ops_file.c (open files), ops_dir.c (open directories), state.c (all of it in and out). */
 #ifndef FS_SERVER_INTERNAL_H
 #define FS_SERVER_INTERNAL_H
 
@@ -15,6 +15,7 @@ struct fs_handle {
 	int fd;              /* owned */
 	uint32_t turn;       /* uses of this place: the high half of the handle's number */
 	bool dir;
+	int flags;           /* it was opened with */
 	off_t pos;           /* directories: where the next read goes on without a seek; -1: unknown */
 };
 
@@ -28,6 +29,7 @@ struct fs_server {
 	gid_t gid;
 	bool fsetid;           /* the capability FSETID is there to be raised */
 	uint8_t *dents;        /* for getdents64(2) */
+	struct fs_loading *loading; /* between the first and the last LOAD; NULL otherwise */
 };
 
 /* One request and what is made of it. */
@@ -57,8 +59,8 @@ int fs_fill_entry(struct fs_server *s, struct inode *parent, const char *name, c
 
 /* The handle of a number the guest sent, or NULL. */
 struct fs_handle *fs_handle_get(struct fs_server *s, uint64_t fh, bool dir);
-/* Makes one; fd is owned by it. Its number, or 0 when there are too many, and fd is closed. */
-uint64_t fs_handle_add(struct fs_server *s, struct inode *i, int fd, bool dir);
+/* Makes one; fd is owned by it, flags are those of open(2). Its number, or 0 when there are too many, and fd is closed. */
+uint64_t fs_handle_add(struct fs_server *s, struct inode *i, int fd, int flags, bool dir);
 void fs_handle_close(struct fs_server *s, struct fs_handle *h);
 
 /* The name of a descriptor in the working directory, proc_fd: for calls that take no descriptor but follow this link to it. */
@@ -111,5 +113,13 @@ int fs_readdir(struct fs_call *c);
 int fs_readdirplus(struct fs_call *c);
 int fs_releasedir(struct fs_call *c);
 int fs_fsyncdir(struct fs_call *c);
+
+/* state.c */
+int fs_save(struct fs_call *c);
+int fs_load(struct fs_call *c);
+void fs_loading_abort(struct fs_server *s);
+
+/* server.c: forgets all. */
+void fs_start_afresh(struct fs_server *s);
 
 #endif

@@ -118,6 +118,19 @@ void fs_finish(struct virtio_fs *f, struct fs_request *r, uint32_t len)
 	release(f, r);
 }
 
+void fs_fail_all(struct virtio_fs *f, int error)
+{
+	for (unsigned i = 0; i < VIRTIO_FS_MAX_REQUESTS && f->n_free < VIRTIO_FS_MAX_REQUESTS; i++) {
+		struct fs_request *r = &f->request[i];
+		if (!r->used)
+			continue;
+		struct fuse_out_header h = {.len = sizeof(h), .error = -error, .unique = r->unique};
+		if (!r->orphan)
+			fs_copy_in(f, r, 0, &h, sizeof(h));
+		fs_finish(f, r, sizeof(h));
+	}
+}
+
 /* The connection has ended: nobody waits for ever. */
 static void drop_link(struct virtio_fs *f)
 {
@@ -128,15 +141,7 @@ static void drop_link(struct virtio_fs *f)
 	f->armed = 0;
 	f->current = NULL;
 	f->in_len = f->in_head = f->tail_len = 0;
-	for (unsigned i = 0; i < VIRTIO_FS_MAX_REQUESTS && f->n_free < VIRTIO_FS_MAX_REQUESTS; i++) {
-		struct fs_request *r = &f->request[i];
-		if (!r->used)
-			continue;
-		struct fuse_out_header h = {.len = sizeof(h), .error = -ENOTCONN, .unique = r->unique};
-		if (!r->orphan)
-			fs_copy_in(f, r, 0, &h, sizeof(h));
-		fs_finish(f, r, sizeof(h));
-	}
+	fs_fail_all(f, ENOTCONN);
 	f->retry = true;
 }
 
@@ -150,8 +155,7 @@ static void arm(struct virtio_fs *f)
 		f->armed = want;
 }
 
-/* Ends every section that may have done something. */
-static void settle(struct virtio_fs *f)
+void fs_settle(struct virtio_fs *f)
 {
 	if (f->gone) {
 		log_warn("virtio-fs: the server of the shared directory %.36s has gone", f->config.tag);
@@ -204,7 +208,8 @@ static bool forward(struct virtio_fs *f, unsigned queue, bool *again)
 	if (!virtq_read(&f->chain, 0, &h, sizeof(h)))
 		return false;
 	bool silent = h.opcode == FUSE_FORGET || h.opcode == FUSE_BATCH_FORGET || h.opcode == FUSE_INTERRUPT;
-	bool fits = f->chain.out_len <= VIRTIO_FS_MAX_MESSAGE && (silent || f->chain.in_len >= sizeof(struct fuse_out_header));
+	bool ours = h.opcode == VIRTIO_FS_OP_SAVE || h.opcode == VIRTIO_FS_OP_LOAD;
+	bool fits = !ours && f->chain.out_len <= VIRTIO_FS_MAX_MESSAGE && (silent || f->chain.in_len >= sizeof(struct fuse_out_header));
 	if (f->fd < 0 || f->gone || !fits) {
 		answer(f, queue, &h, silent ? 0 : fits ? ENOTCONN : EIO);
 		f->stats.requests++;
@@ -267,7 +272,7 @@ static bool fs_notify(struct virtio_dev *d, unsigned queue)
 {
 	struct virtio_fs *f = to_fs(d);
 	bool more = fs_process(f, queue);
-	settle(f);
+	fs_settle(f);
 	return more;
 }
 
@@ -295,6 +300,9 @@ static const struct virtio_dev_ops fs_ops = {
 	.config_read = fs_config_read,
 	.notify = fs_notify,
 	.reset = fs_reset,
+	.save = fs_save,
+	.load = fs_load,
+	.resume = fs_resume,
 };
 
 /* Goes on with queues that waited, or that a turn left unfinished. */
@@ -341,7 +349,7 @@ void virtio_fs_poll(struct virtio_fs *f)
 		drop_link(f);
 	if (f->retry)
 		resume(f);
-	settle(f);
+	fs_settle(f);
 	virtio_dev_unlock(&f->dev);
 }
 
@@ -355,7 +363,7 @@ bool virtio_fs_drain(struct virtio_fs *f, unsigned ms)
 		if (now >= end || poll(&p, 1, (int)((end - now) / 1000000) + 1) == 0)
 			break;
 		look(f);
-		settle(f);
+		fs_settle(f);
 	}
 	bool idle = f->n_free == VIRTIO_FS_MAX_REQUESTS;
 	virtio_dev_unlock(&f->dev);
@@ -429,6 +437,7 @@ void virtio_fs_destroy(struct virtio_fs *f)
 	if (f->kick_fd >= 0)
 		close(f->kick_fd);
 	free(f->tail);
+	free(f->state);
 	virtio_dev_fini(&f->dev);
 	free(f);
 }

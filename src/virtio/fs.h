@@ -14,6 +14,10 @@
  * The server is trusted no more than the guest: a reply that nobody waits for, or longer than the guest's buffers, ends the
  * connection. When the connection ends, every request is answered with ENOTCONN, those in flight too.
  *
+ * A snapshot holds what the server knows of the guest's files; the monitor asks it for that with requests of its own (VIRTIO_FS_OP_*, which
+ * no guest can send), and tells another server after a restore. Requests still in flight when the state is saved fail with EIO in
+ * the restored guest.
+ *
  * At most VIRTIO_FS_MAX_REQUESTS are in flight; beyond that, and while the socket is full, the queues wait.
  *
  * Thread rules: create and destroy on the loop's thread. Everything else from any thread. The device has an epoll set of its
@@ -32,6 +36,13 @@
 #define VIRTIO_FS_TAG_LEN      36
 #define VIRTIO_FS_MAX_REQUESTS 256
 #define VIRTIO_FS_MAX_MESSAGE  ((1u << 20) + (64u << 10)) /* bytes in a request or reply */
+
+/* The same as FS_OP_* and FS_LOAD_* in fs/server.h, which says what they do. */
+#define VIRTIO_FS_OP_SAVE    0x43530001u
+#define VIRTIO_FS_OP_LOAD    0x43530002u
+#define VIRTIO_FS_LOAD_FIRST 1u
+#define VIRTIO_FS_LOAD_LAST  2u
+#define VIRTIO_FS_MAX_STATE  (16u << 20) /* bytes; what is more is not saved, and the guest looks its files up again */
 
 struct virtio_fs_stats {
 	uint64_t requests;                  /* taken from the queues */

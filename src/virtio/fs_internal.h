@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the parts of virtio-fs share: fs.c (the device and its queues) and fs_link.c (the connection). All of it with the
+/* What the parts of virtio-fs share: fs.c (the device and its queues), fs_link.c (the connection) and fs_state.c (snapshots). All of it with the
  * device's lock held. */
 #ifndef VIRTIO_FS_INTERNAL_H
 #define VIRTIO_FS_INTERNAL_H
@@ -53,6 +53,8 @@ struct virtio_fs {
 	struct fs_request request[VIRTIO_FS_MAX_REQUESTS];
 	uint16_t free[VIRTIO_FS_MAX_REQUESTS]; /* a stack of slots */
 	unsigned n_free;
+	uint8_t *state;             /* between load and resume: parts of the server's state, each behind its length; owned */
+	uint32_t state_len;
 	bool used[FS_QUEUES];       /* chains were pushed in this section */
 	/* The rest of a request that was sent in part. */
 	uint8_t *tail;              /* VIRTIO_FS_MAX_MESSAGE bytes, made when first needed */
@@ -86,5 +88,20 @@ enum fs_sent fs_link_send(struct virtio_fs *f, struct iovec *iov, unsigned n, ui
 enum fs_sent fs_link_flush(struct virtio_fs *f);
 /* Takes replies, a bounded number. True when there may be more. */
 bool fs_link_receive(struct virtio_fs *f);
+
+/* A request of our own, and its reply, which is waited for at most ms milliseconds; no other request may be in flight. The reply's
+ * body, *len bytes of it, is owned by the caller; NULL when there is none. */
+uint8_t *fs_link_exchange(struct virtio_fs *f, uint32_t opcode, uint64_t nodeid, const void *body, uint32_t n, uint32_t *len, unsigned ms);
+
+/* fs_state.c: struct virtio_dev_ops */
+void fs_save(struct virtio_dev *d, struct buf *out);
+int fs_load(struct virtio_dev *d, struct buf_reader *r, struct cai_error *err);
+void fs_resume(struct virtio_dev *d);
+
+/* fs.c */
+/* Answers all requests in flight with an error. */
+void fs_fail_all(struct virtio_fs *f, int error);
+/* Ends every section that may have done something. */
+void fs_settle(struct virtio_fs *f);
 
 #endif

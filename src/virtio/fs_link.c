@@ -11,11 +11,13 @@
 #include "virtio/fs_internal.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "base/log.h"
+#include "base/loop.h"
 #include "base/util.h"
 
 #define RX_BUDGET 64   /* reads of the socket before the loop gets a turn */
@@ -163,4 +165,53 @@ bool fs_link_receive(struct virtio_fs *f)
 		}
 	}
 	return true;
+}
+
+static int remaining(uint64_t end)
+{
+	uint64_t now = clock_mono_ns();
+	return now >= end ? 0 : (int)((end - now) / 1000000) + 1;
+}
+
+/* All n bytes one way or the other before `end`; false when that is not possible. */
+static bool transfer(int fd, uint8_t *p, size_t n, bool out, uint64_t end)
+{
+	while (n) {
+		ssize_t r = out ? send(fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL) : recv(fd, p, n, MSG_DONTWAIT);
+		if (r > 0) {
+			p += r;
+			n -= (size_t)r;
+			continue;
+		}
+		struct pollfd pf = {.fd = fd, .events = out ? POLLOUT : POLLIN};
+		if (r == 0 || (errno != EAGAIN && errno != EINTR) || poll(&pf, 1, remaining(end)) == 0)
+			return false;
+	}
+	return true;
+}
+
+uint8_t *fs_link_exchange(struct virtio_fs *f, uint32_t opcode, uint64_t nodeid, const void *body, uint32_t n, uint32_t *len, unsigned ms)
+{
+	struct fuse_in_header in = {.len = (uint32_t)sizeof(in) + n, .opcode = opcode, .nodeid = nodeid, .unique = 1};
+	struct fuse_out_header out;
+	uint64_t end = clock_mono_ns() + (uint64_t)ms * 1000000;
+	uint8_t *reply = NULL;
+	bool ok = f->fd >= 0 && !f->gone && !f->current && !f->in_len && !f->tail_len && n <= VIRTIO_FS_MAX_MESSAGE - sizeof(in) &&
+		  transfer(f->fd, (uint8_t *)&in, sizeof(in), true, end) &&
+		  transfer(f->fd, (uint8_t *)(uintptr_t)body, n, true, end) && transfer(f->fd, (uint8_t *)&out, sizeof(out), false, end);
+	if (ok && out.unique == 1 && out.len >= sizeof(out) && out.len <= VIRTIO_FS_MAX_MESSAGE && (!out.error || out.len == sizeof(out))) {
+		*len = out.len - (uint32_t)sizeof(out);
+		reply = malloc(*len + 1);
+		if (reply && transfer(f->fd, reply, *len, false, end)) {
+			if (!out.error)
+				return reply;
+			free(reply);
+			return NULL;
+		}
+	}
+	free(reply);
+	/* What half an exchange leaves behind would be taken for something else. */
+	if (f->fd >= 0)
+		f->gone = true;
+	return NULL;
 }

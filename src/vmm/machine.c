@@ -35,6 +35,7 @@
 
 #define SOFT_TSC_KHZ  1000000u /* the software CPU counts nanoseconds */
 #define PAUSE_MS      10000u
+#define DRAIN_MS      500u     /* for requests to the servers of shared directories; those not answered by then are lost to a snapshot */
 #define MIN_MAX_FILE  GIB(1)   /* room for a console log */
 
 static bool on_mmio(void *ctx, uint64_t gpa, void *data, unsigned len, bool is_write)
@@ -474,6 +475,9 @@ int machine_pause(struct machine *m, struct cai_error *err)
 {
 	if (vcpus_hold(&m->vcpus, PAUSE_MS, err) < 0)
 		return -1;
+	/* Replies that arrive while the guest stands still would change memory that is being saved. */
+	for (unsigned i = 0; i < m->cfg.n_fs; i++)
+		virtio_fs_drain(m->fs[i], DRAIN_MS);
 	loop_set_events(m->dev_source, 0);
 	return 0;
 }

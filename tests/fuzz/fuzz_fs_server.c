@@ -138,9 +138,11 @@ static void learn(struct world *w, uint32_t opcode, size_t len)
 
 static void one(struct world *w, const uint8_t *p, size_t n, uint32_t opcode, uint8_t node)
 {
+	if (opcode >= 0xfe)
+		opcode = opcode == 0xfe ? FS_OP_SAVE : FS_OP_LOAD;
 	struct fuse_in_header h = {.opcode = opcode, .unique = 5, .uid = getuid(), .gid = getgid()};
 	h.len = (uint32_t)(sizeof(h) + n);
-	h.nodeid = node & 0x80 ? (uint64_t)node << 32 | node : w->node[node % KNOWN];
+	h.nodeid = opcode == FS_OP_LOAD ? node & 3 : opcode == FS_OP_SAVE ? 0 : node & 0x80 ? (uint64_t)node << 32 | node : w->node[node % KNOWN];
 	uint8_t *m = malloc(h.len);
 	must(m != NULL);
 	memcpy(m, &h, sizeof(h));
@@ -175,7 +177,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct world w = {.reply = aligned_alloc(8, FS_MAX_MESSAGE)};
 	int outside, before = lowest_fd(), cwd = open(".", O_PATH | O_CLOEXEC);
 	int root = make_tree(&outside), proc = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	bool readonly = size && data[0] == 0xff;
+	bool readonly = size > 1 && data[0] == 0xff && data[1] == 0xff;
 	struct fs_options o = {.root_fd = root, .proc_fd = proc, .readonly = readonly, .cache_ms = 10, .max_inodes = 200, .max_fds = 128};
 	must(w.reply && cwd >= 0 && proc >= 0);
 	/* Space is not what is tried here. */

@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <linux/fuse.h>
 #include <linux/virtio_fs.h>
+#include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -16,6 +18,7 @@
 #include "base/util.h"
 #include "driver.h"
 #include "virtio/fs.h"
+#include "virtio/state.h"
 
 #define RAM   MIB(32)
 #define RINGS (BIT(28) | BIT(29)) /* indirect descriptors, event index */
@@ -307,6 +310,131 @@ static void draining_waits_for_replies(void **state)
 	answered(1, a, 1, 0, OUT);
 }
 
+static struct virtio_fs *another(int *peer)
+{
+	int sv[2];
+	char tag[36] = "data";
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
+	struct virtio_fs *g = virtio_fs_create(&d.mem, drv_irq(&d), NULL, sv[0], tag, NULL);
+	assert_non_null(g);
+	*peer = sv[1];
+	return g;
+}
+
+/* Answers requests of the monitor's own: parts 1 to n of a state on the way out, OK on the way in. What came in is in `got`. */
+struct own {
+	int sock;
+	unsigned parts;
+	char got[256];
+	unsigned n_got;
+	uint64_t how[8];
+};
+
+static void *serve_own(void *ctx)
+{
+	struct own *o = ctx;
+	struct fuse_in_header h;
+	while (recv(o->sock, &h, HDR, MSG_WAITALL) == (ssize_t)HDR) {
+		uint8_t body[256];
+		if (h.len > HDR && recv(o->sock, body, h.len - HDR, MSG_WAITALL) != (ssize_t)(h.len - HDR))
+			return NULL;
+		struct {
+			struct fuse_out_header h;
+			uint64_t next;
+			char text[8];
+		} out = {.h = {.len = OUT, .unique = h.unique}};
+		if (h.opcode == VIRTIO_FS_OP_SAVE) {
+			out.h.len = OUT + 16;
+			out.next = h.nodeid + 1 < o->parts ? h.nodeid + 1 : 0;
+			snprintf(out.text, sizeof(out.text), "part %u", (unsigned)h.nodeid);
+		} else {
+			memcpy(o->got + strlen(o->got), body, h.len - HDR);
+			o->how[o->n_got++] = h.nodeid;
+		}
+		send(o->sock, &out, out.h.len, MSG_NOSIGNAL);
+	}
+	return NULL;
+}
+
+static void the_servers_state_goes_with_a_snapshot(void **state)
+{
+	struct own from = {.sock = server, .parts = 3}, to = {.sock = -1};
+	struct buf b = {0};
+	struct cai_error err;
+	pthread_t t;
+	assert_int_equal(pthread_create(&t, NULL, serve_own, &from), 0);
+	assert_int_equal(virtio_dev_save(virtio_fs_dev(f), &b, &err), 0);
+	shutdown(server, SHUT_RDWR);
+	pthread_join(t, NULL);
+
+	struct virtio_fs *g = another(&to.sock);
+	struct buf_reader r = buf_reader(b.p, b.len);
+	assert_int_equal(virtio_dev_load(virtio_fs_dev(g), &r, &err), 0);
+	assert_int_equal(pthread_create(&t, NULL, serve_own, &to), 0);
+	virtio_dev_resume(virtio_fs_dev(g));
+	shutdown(to.sock, SHUT_RDWR);
+	pthread_join(t, NULL);
+	assert_int_equal(to.n_got, 3);
+	assert_true(to.how[0] == VIRTIO_FS_LOAD_FIRST && to.how[1] == 0 && to.how[2] == VIRTIO_FS_LOAD_LAST);
+	assert_memory_equal(to.got, "part 0", 6);
+	virtio_fs_destroy(g);
+	close(to.sock);
+
+	/* Every cut is refused, and so is another tag. */
+	for (size_t n = 0; n < b.len; n++) {
+		int peer;
+		g = another(&peer);
+		uint8_t *p = malloc(n + 1);
+		memcpy(p, b.p, n);
+		r = buf_reader(p, n);
+		assert_int_equal(virtio_dev_load(virtio_fs_dev(g), &r, &err), -1);
+		free(p);
+		virtio_fs_destroy(g);
+		close(peer);
+	}
+	buf_free(&b);
+}
+
+static void what_the_server_has_not_answered_fails_after_a_restore(void **state)
+{
+	struct buf b = {0};
+	struct cai_error err;
+	int peer;
+	uint64_t out = ask(1, FUSE_READ, 42, 40, OUT + 9000, 1000);
+	drv_notify(&d, 1);
+	heard();
+	assert_int_equal(virtio_dev_save(virtio_fs_dev(f), &b, &err), 0);
+	struct virtio_fs *g = another(&peer);
+	struct buf_reader r = buf_reader(b.p, b.len);
+	assert_int_equal(virtio_dev_load(virtio_fs_dev(g), &r, &err), 0);
+	virtio_dev_resume(virtio_fs_dev(g));
+	answered(1, out, 42, -EIO, OUT);
+	virtio_fs_destroy(g);
+	close(peer);
+	/* A buffer outside of memory. */
+	for (size_t at = 0; at + 8 <= b.len; at++) {
+		if (load_le64(b.p + at) != out)
+			continue;
+		store_le64(b.p + at, RAM);
+		g = another(&peer);
+		r = buf_reader(b.p, b.len);
+		assert_int_equal(virtio_dev_load(virtio_fs_dev(g), &r, &err), -1);
+		virtio_fs_destroy(g);
+		close(peer);
+		break;
+	}
+	buf_free(&b);
+}
+
+static void a_guest_cannot_ask_for_the_servers_state(void **state)
+{
+	uint64_t a = ask(1, VIRTIO_FS_OP_SAVE, 1, 0, 4096, 4096), b = ask(1, VIRTIO_FS_OP_LOAD, 2, 0, 4096, 4096);
+	drv_notify(&d, 1);
+	answered(1, a, 1, -EIO, OUT);
+	answered(1, b, 2, -EIO, OUT);
+	assert_int_equal(recv(server, msg, 1, MSG_DONTWAIT), -1);
+}
+
 int main(void)
 {
 #define T(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
@@ -322,6 +450,9 @@ int main(void)
 		T(a_chain_that_is_no_request_stops_the_device),
 		T(a_request_without_room_for_a_reply_is_not_passed_on),
 		T(draining_waits_for_replies),
+		T(the_servers_state_goes_with_a_snapshot),
+		T(what_the_server_has_not_answered_fails_after_a_restore),
+		T(a_guest_cannot_ask_for_the_servers_state),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
