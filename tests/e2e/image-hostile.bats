@@ -161,3 +161,17 @@ refused() {
 	[ "$output" != "$id" ]
 	[ "$("$CAISSON" image inspect "$id" | jq -r '.[0].id')" = "$id" ]
 }
+
+@test "a full disk ends an import with a sentence and nothing left on it" {
+	[ "$(id -u)" = 0 ] || skip "mounting needs root"
+	mkdir -p "$W/full" "$W/large"
+	head -c 8000000 /dev/urandom >"$W/large/f"
+	mount -t tmpfs -o size=3m none "$W/full" || skip "cannot mount a tmpfs here"
+	CAISSON_ROOT=$W/full run "$CAISSON" image import "$W/large"
+	local left
+	left=$(find "$W/full" -type f ! -name lock)
+	umount "$W/full"
+	[ "$status" = 125 ]
+	[[ $output == *"No space left on device"* ]]
+	[ -z "$left" ]
+}
