@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * run-guest --accel kvm|soft [--cpus N] [--timeout SECONDS] [--churn MS] [--code-cache KB] [--skip-pvm WHY] GUEST.elf
+ * run-guest --accel kvm|soft [--cpus N] [--reincarnate MS] [--hop] [--timeout SECONDS] [--churn MS] [--code-cache KB] [--skip-pvm WHY] GUEST.elf
  *
  * Theory of operation: loads a bare-metal ELF64 test guest into 64 MiB of RAM, starts it in long mode with the first 4 GiB mapped one to one
  * (RDI = number of CPUs; RSI = 0 under soft, 1 under kvm, 3 under a kvm that interprets ring 0), and serves the few devices that such guests use:
@@ -15,7 +15,8 @@
  *
  * and a virtio-rng at the first virtio-mmio slot. Exit status: the guest's; 1 on any
  * other end; 77 where the accelerator is not here. With --churn a guest of one CPU is stopped every MS milliseconds and its whole
- * state is taken out and put back, which it must not notice.
+ * state is taken out and put back, which it must not notice. With --reincarnate it is stopped after 1 to MS milliseconds, again and again, and goes
+ * on in a new VM made from its state and memory; with --hop under the other accelerator each time.
  */
 #include <elf.h>
 #include <errno.h>
@@ -111,7 +112,7 @@ struct runner {
 	struct guest_host *h;
 	struct hv_vcpu *vcpu;
 	pthread_t thread;
-	unsigned churn, churned;
+	unsigned index, churn, churned;
 };
 
 static void churn(struct runner *r)
@@ -135,11 +136,51 @@ static void *kick_often(void *arg)
 	return NULL;
 }
 
+/* Waits while the guest stands still; afterwards the vCPU may be another one. */
+static void stand_still(struct runner *r)
+{
+	struct guest_host *h = r->h;
+	pthread_mutex_lock(&h->lock);
+	if (h->freeze) {
+		h->n_frozen++;
+		pthread_cond_broadcast(&h->ended);
+		while (h->freeze)
+			pthread_cond_wait(&h->ended, &h->lock);
+		h->n_frozen--;
+		r->vcpu = h->vm->vcpu[r->index];
+	}
+	pthread_mutex_unlock(&h->lock);
+}
+
+/* Called with the lock held. */
+static void move_on(struct guest_host *h, bool kvm)
+{
+	struct cai_error err;
+	struct timespec until;
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += 20;
+	h->freeze = true;
+	for (unsigned i = 0; i < h->cfg.n_vcpus; i++)
+		hv_vcpu_kick(h->vm->vcpu[i]);
+	while (h->n_frozen < h->cfg.n_vcpus && atomic_load(&h->code) < 0)
+		if (pthread_cond_timedwait(&h->ended, &h->lock, &until) == ETIMEDOUT) {
+			fprintf(stderr, "run-guest: the guest does not stand still\n");
+			atomic_store(&h->code, 1);
+		}
+	if (atomic_load(&h->code) < 0 && guest_reincarnate(h, kvm, &err) < 0) {
+		fprintf(stderr, "run-guest: %s\n", err.text);
+		_exit(1);
+	}
+	h->freeze = false;
+	pthread_cond_broadcast(&h->ended);
+}
+
 static void *run_vcpu(void *arg)
 {
 	struct runner *r = arg;
 	struct hv_exit e;
 	while (atomic_load(&r->h->code) < 0) {
+		stand_still(r);
 		if (hv_vcpu_run(r->vcpu, &e) < 0) {
 			fprintf(stderr, "run-guest: CPU %u: hv_vcpu_run failed\n", r->vcpu->index);
 			guest_host_end(r->h, 1);
@@ -228,7 +269,8 @@ static int skip(const char *why)
 int main(int argc, char **argv)
 {
 	const char *accel = NULL, *elf = NULL, *skip_pvm = NULL;
-	unsigned cpus = 1, timeout = 30, churn_ms = 0, code_kb = 0;
+	unsigned cpus = 1, timeout = 30, churn_ms = 0, code_kb = 0, lives_ms = 0, lives = 0;
+	bool hop = false;
 	for (int i = 1; i < argc; i++) {
 		if (!strcmp(argv[i], "--accel") && i + 1 < argc)
 			accel = argv[++i];
@@ -238,6 +280,10 @@ int main(int argc, char **argv)
 			timeout = (unsigned)atoi(argv[++i]);
 		else if (!strcmp(argv[i], "--churn") && i + 1 < argc)
 			churn_ms = (unsigned)atoi(argv[++i]);
+		else if (!strcmp(argv[i], "--reincarnate") && i + 1 < argc)
+			lives_ms = (unsigned)atoi(argv[++i]);
+		else if (!strcmp(argv[i], "--hop"))
+			hop = true;
 		else if (!strcmp(argv[i], "--code-cache") && i + 1 < argc)
 			code_kb = (unsigned)atoi(argv[++i]);
 		else if (!strcmp(argv[i], "--skip-pvm") && i + 1 < argc)
@@ -250,11 +296,11 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	bool kvm = !strcmp(accel, "kvm");
-	struct guest_host h = {.code = -1, .cfg = {.n_vcpus = cpus, .kvm_fd = -1, .code_cache_bytes = KIB(code_kb)}};
+	struct guest_host h = {.code = -1, .file = -1, .cfg = {.n_vcpus = cpus, .kvm_fd = -1, .code_cache_bytes = KIB(code_kb)}};
 	struct cai_error err = {0};
 	pthread_mutex_init(&h.lock, NULL);
 	pthread_cond_init(&h.ended, NULL);
-	if (kvm) {
+	if (kvm || hop) {
 		h.cfg.kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 		if (h.cfg.kvm_fd < 0)
 			return skip(errno == ENOENT ? "there is no /dev/kvm" : "/dev/kvm may not be opened");
@@ -274,13 +320,13 @@ int main(int argc, char **argv)
 	if ((kvm ? hv_kvm_create : hv_soft_create)(&h.cfg, &h.vm, &err) < 0)
 		goto fail;
 	struct x86_state s;
-	make_state(&h.mem, entry, cpus, kvm ? kvm_quirks_detect() ? 3 : 1 : 0, &s);
-	if (hv_set_state(h.vm->vcpu[0], &s, &err) < 0 || guest_virtio_start(&h, kvm, &err) < 0)
+	make_state(&h.mem, entry, cpus, (kvm || hop ? kvm_quirks_detect() ? 3 : 1 : 0) | (hop ? 4 : 0), &s);
+	if (hv_set_state(h.vm->vcpu[0], &s, &err) < 0 || (!lives_ms && guest_virtio_start(&h, kvm, &err) < 0))
 		goto fail;
 
 	struct runner r[HV_MAX_VCPUS];
 	for (unsigned i = 0; i < cpus; i++) {
-		r[i] = (struct runner){.h = &h, .vcpu = h.vm->vcpu[i], .churn = cpus == 1 ? churn_ms : 0};
+		r[i] = (struct runner){.h = &h, .vcpu = h.vm->vcpu[i], .index = i, .churn = cpus == 1 ? churn_ms : 0};
 		pthread_create(&r[i].thread, NULL, run_vcpu, &r[i]);
 	}
 	pthread_t kicker;
@@ -289,7 +335,25 @@ int main(int argc, char **argv)
 	struct timespec until;
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += timeout;
+	srand((unsigned)until.tv_nsec);
 	pthread_mutex_lock(&h.lock);
+	while (lives_ms && atomic_load(&h.code) < 0) {
+		struct timespec t, now;
+		clock_gettime(CLOCK_REALTIME, &t);
+		t.tv_nsec += (1 + rand() % (int)lives_ms) * 1000000l;
+		t.tv_sec += t.tv_nsec / 1000000000;
+		t.tv_nsec %= 1000000000;
+		while (atomic_load(&h.code) < 0 && pthread_cond_timedwait(&h.ended, &h.lock, &t) != ETIMEDOUT)
+			;
+		clock_gettime(CLOCK_REALTIME, &now);
+		if (now.tv_sec > until.tv_sec)
+			break;
+		if (atomic_load(&h.code) >= 0)
+			break;
+		kvm = hop ? !kvm : kvm;
+		move_on(&h, kvm);
+		lives++;
+	}
 	while (atomic_load(&h.code) < 0)
 		if (pthread_cond_timedwait(&h.ended, &h.lock, &until) == ETIMEDOUT)
 			break;
@@ -312,6 +376,8 @@ int main(int argc, char **argv)
 		pthread_join(kicker, NULL);
 		printf("run-guest: state taken out and put back %u times\n", r[0].churned);
 	}
+	if (lives_ms)
+		printf("run-guest: %u lives, %llu pages written\n", lives + 1, (unsigned long long)h.pages_written);
 	struct hv_stats st;
 	uint64_t assists = 0, insns = 0, blocks = 0;
 	for (unsigned i = 0; i < cpus; i++) {

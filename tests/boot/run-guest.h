@@ -20,6 +20,11 @@ struct guest_host {
 	pthread_cond_t ended;
 	uint8_t scratch_port[4], scratch_mmio[64], counter;
 	struct guest_virtio *virtio;
+	/* Standing still (under lock), and what reincarnate.c keeps. */
+	bool freeze;
+	unsigned n_frozen;
+	int file; /* memory of the last VM; -1: there was none */
+	uint64_t pages_written;
 };
 
 /* Ends the guest with an exit code; the first one counts. Any thread. */
@@ -29,6 +34,9 @@ void guest_host_end(struct guest_host *h, int code);
 int guest_virtio_start(struct guest_host *h, bool kvm, struct cai_error *err);
 int guest_virtio_stop(struct guest_host *h); /* -1: a notification came the wrong way */
 bool guest_virtio_mmio(struct guest_host *h, uint64_t gpa, void *data, unsigned len, bool is_write);
+
+/* reincarnate.c: with all vCPUs stopped, ends the VM and goes on in a new one. */
+int guest_reincarnate(struct guest_host *h, bool kvm, struct cai_error *err);
 
 
 #endif

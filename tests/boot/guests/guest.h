@@ -16,7 +16,7 @@ int guest_main(void);
 void guest_init(void);
 void guest_exit(int code) __attribute__((noreturn));
 int guest_result(void);
-extern uint64_t guest_cpus, guest_accel; /* number of CPUs; accelerator: bit 0 KVM, bit 1 one that interprets ring 0 */
+extern uint64_t guest_cpus, guest_accel; /* number of CPUs; accelerator: bit 0 KVM, bit 1 one that interprets ring 0, bit 2 now this and now soft */
 /* On such a KVM: says that `what` is left out because of a defect of it, and gives true. */
 bool guest_skip_pvm(const char *what);
 
