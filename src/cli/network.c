@@ -21,7 +21,8 @@ void help_network(void)
 	     "      --internal   with create: members reach each other and nothing else\n"
 	     "      --json       print JSON\n"
 	     "  -q, --quiet      print names only\n\n"
-	     "Members of a network reach each other by the names and host names of their sandboxes. Without --network a\n"
+	     "Members of a network reach each other by the names and host names of their sandboxes. Without "
+	     "--network a\n"
 	     "sandbox has a network of its own; with --network none it has none.");
 }
 
@@ -48,8 +49,8 @@ static int set(void *ctx, int id, const char *value, struct cai_error *err)
 
 static json_t *describe(const struct network *net, bool members, struct cai_error *err)
 {
-	json_t *o = json_pack("{s:s,s:s,s:b,s:I}", "name", net->name, "id", net->id, "internal", net->internal, "created",
-			      (json_int_t)net->created);
+	json_t *o = json_pack("{s:s,s:s,s:b,s:I}", "name", net->name, "id", net->id, "internal",
+			      net->internal, "created", (json_int_t)net->created);
 	struct network_member *list;
 	size_t n;
 	if (!members)
@@ -60,8 +61,9 @@ static json_t *describe(const struct network *net, bool members, struct cai_erro
 	}
 	json_t *a = json_array();
 	for (size_t k = 0; k < n; k++)
-		json_array_append_new(a, json_pack("{s:s,s:s,s:s,s:s}", "id", list[k].id, "name", list[k].name, "address4", list[k].addr4,
-						   "address6", list[k].addr6));
+		json_array_append_new(a,
+				      json_pack("{s:s,s:s,s:s,s:s}", "id", list[k].id, "name", list[k].name,
+						"address4", list[k].addr4, "address6", list[k].addr6));
 	free(list);
 	json_object_set_new(o, "members", a);
 	return o;
@@ -102,7 +104,8 @@ static int do_ls(struct network_args *a, struct cai_error *err)
 		if (network_members(&list[k], &members, &count, err) < 0)
 			return -1;
 		free(members);
-		printf("%-32s %-14.12s %-9s %zu\n", list[k].name, list[k].id, list[k].internal ? "yes" : "no", count);
+		printf("%-32s %-14.12s %-9s %zu\n", list[k].name, list[k].id, list[k].internal ? "yes" : "no",
+		       count);
 	}
 	return 0;
 }
@@ -112,7 +115,8 @@ static int do_inspect(struct network_args *a, struct cai_error *err)
 	json_t *all = json_array();
 	for (int k = 0; k < a->n; k++) {
 		struct network net;
-		json_t *o = network_load(a->root, a->names[k], &net, err) < 0 ? NULL : describe(&net, true, err);
+		json_t *o =
+		    network_load(a->root, a->names[k], &net, err) < 0 ? NULL : describe(&net, true, err);
 		if (!o) {
 			json_decref(all);
 			return -1;
@@ -190,8 +194,9 @@ int cmd_network(int argc, char **argv)
 		names[k] = commands[k].a.name;
 	if (k == ARRAY_LEN(commands)) {
 		const char *near = cli_nearest(name, names, k);
-		cli_say("there is no 'caisson network %s'%s%s%s", name, near ? "; did you mean '" : "; see caisson network --help",
-			near ? near : "", near ? "'?" : "");
+		cli_say("there is no 'caisson network %s'%s%s%s", name,
+			near ? "; did you mean '" : "; see caisson network --help", near ? near : "",
+			near ? "'?" : "");
 		return CLI_EXIT_USAGE;
 	}
 	if (parse(argc - 1, argv + 1, &a, &err) < 0) {
@@ -203,7 +208,8 @@ int cmd_network(int argc, char **argv)
 		return 0;
 	}
 	if (a.n < commands[k].a.min || a.n > commands[k].a.max) {
-		cli_say("wrong number of arguments for 'caisson network %s'; see caisson network --help", name);
+		cli_say("wrong number of arguments for 'caisson network %s'; see caisson network --help",
+			name);
 		return CLI_EXIT_USAGE;
 	}
 	if (a.flag[O_INTERNAL] && commands[k].run != do_create) {

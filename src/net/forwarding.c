@@ -2,12 +2,13 @@
 /*
  * Theory of operation
  *
- * IPv4 decides by the interface that a packet came in on, so net.ipv4.ip_forward stays as it is and only interfaces that have routes are
- * turned on. If somebody turns on ip_forward for all, now or later, nothing is left to be turned on, guarded or put back.
+ * IPv4 decides by the interface that a packet came in on, so net.ipv4.ip_forward stays as it is and only
+ * interfaces that have routes are turned on. If somebody turns on ip_forward for all, now or later, nothing
+ * is left to be turned on, guarded or put back.
  *
- * IPv6 knew only one switch for the whole host until Linux 6.17 (force_forwarding), and turning that on makes the host forget default
- * routes that it learned from router advertisements. There it is turned on only when there are none; else sandboxes have no way out
- * over IPv6, and are told.
+ * IPv6 knew only one switch for the whole host until Linux 6.17 (force_forwarding), and turning that on makes
+ * the host forget default routes that it learned from router advertisements. There it is turned on only when
+ * there are none; else sandboxes have no way out over IPv6, and are told.
  */
 #include "net/forwarding.h"
 
@@ -19,9 +20,9 @@
 #include "net/rtnl.h"
 #include "net/rules.h"
 
-const char forwarding_no_way6[] =
-    "no way out over IPv6: this kernel would forget the host's default route (sysctl net.ipv6.conf.all.forwarding=1 with accept_ra=2 on "
-    "the way out allows it)";
+const char forwarding_no_way6[] = "no way out over IPv6: this kernel would forget the host's default route "
+				  "(sysctl net.ipv6.conf.all.forwarding=1 with accept_ra=2 on "
+				  "the way out allows it)";
 
 struct ways {
 	char name[FORWARDING_MAX][IFNAMSIZ];
@@ -37,7 +38,8 @@ static int add_way(const struct rtnl_route *r, void *ctx)
 		return 0;
 	if (r->dst.family == AF_INET6 && r->dst.b[0] == 0xfe && (r->dst.b[1] & 0xc0) == 0x80)
 		return 0;
-	if (!if_indextoname((unsigned)r->index, name) || strcmp(name, "lo") == 0 || strcmp(name, HOST_LINK) == 0)
+	if (!if_indextoname((unsigned)r->index, name) || strcmp(name, "lo") == 0 ||
+	    strcmp(name, HOST_LINK) == 0)
 		return 0;
 	w->advertised = w->advertised || r->protocol == RTPROT_RA;
 	for (size_t k = 0; k < w->n; k++)
@@ -57,7 +59,8 @@ static bool known(char (*names)[IFNAMSIZ], size_t n, const char *name)
 }
 
 /* Adds each way that has conf/NAME/KEY off. */
-static bool add_ways(const struct ways *w, const char *family, const char *key, char (*on)[IFNAMSIZ], size_t *n)
+static bool add_ways(const struct ways *w, const char *family, const char *key, char (*on)[IFNAMSIZ],
+		     size_t *n)
 {
 	bool changed = false;
 	char path[96];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: sockets are made here, in the namespace where they belong, and inherited; the helper is told their numbers. It is ended by
- * closing a pipe, which happens by itself when this process dies.
+ * Theory of operation: sockets are made here, in the namespace where they belong, and inherited; the helper
+ * is told their numbers. It is ended by closing a pipe, which happens by itself when this process dies.
  */
 #include "net/helper.h"
 
@@ -110,7 +110,8 @@ void helper_stop(struct helper *h)
 }
 
 /* The common first words; the leash's other end goes into *h. Returns the end to be closed here, or -1. */
-static int begin(struct words *w, struct helper *h, const char *libexec, const char *mode, const struct router *r, struct cai_error *err)
+static int begin(struct words *w, struct helper *h, const char *libexec, const char *mode,
+		 const struct router *r, struct cai_error *err)
 {
 	int ends[2];
 	if (!libexec)
@@ -127,8 +128,8 @@ static int begin(struct words *w, struct helper *h, const char *libexec, const c
 	return ends[0];
 }
 
-int helper_start_proxy(struct helper *h, const char *libexec, const struct router *r, const struct link *l, const struct ports *p,
-		       struct cai_error *err)
+int helper_start_proxy(struct helper *h, const char *libexec, const struct router *r, const struct link *l,
+		       const struct ports *p, struct cai_error *err)
 {
 	cleanup_words struct words w = {.n = 0};
 	cleanup_close int leash = begin(&w, h, libexec, "proxy", r, err);
@@ -141,8 +142,8 @@ int helper_start_proxy(struct helper *h, const char *libexec, const struct route
 	ip_format(&l->addr6, text, sizeof(text));
 	words_add(&w, "%s", r->has6 ? text : "-");
 	for (size_t k = 0; k < p->n; k++) {
-		words_add(&w, "%s%c:%d:%u", p->list[k].proto == IPPROTO_UDP ? "udp" : "tcp", strchr(p->list[k].addr, ':') ? '6' : '4',
-		     p->fd[k], p->list[k].guest_port);
+		words_add(&w, "%s%c:%d:%u", p->list[k].proto == IPPROTO_UDP ? "udp" : "tcp",
+			  strchr(p->list[k].addr, ':') ? '6' : '4', p->fd[k], p->list[k].guest_port);
 		words_keep(&w, p->fd[k]);
 	}
 	h->pid = words_start(&w, -1, false, err);
@@ -156,7 +157,8 @@ static int bind_names(const struct router *r, const struct link *l, int type)
 	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(53)};
 	memcpy(&a.sin_addr, gw.b, 4);
 	cleanup_close int fd = socket(AF_INET, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, l->name, (socklen_t)strlen(l->name) + 1) < 0 ||
+	if (fd < 0 ||
+	    setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, l->name, (socklen_t)strlen(l->name) + 1) < 0 ||
 	    bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || (type == SOCK_STREAM && listen(fd, 16) < 0))
 		return -1;
 	return steal_fd(&fd);
@@ -192,8 +194,8 @@ static void close_name_sockets(struct name_sockets *s)
 		close(s->server[k]);
 }
 
-static int open_name_sockets(struct name_sockets *s, const struct router *r, const struct link *l, const struct resolv *servers,
-			     struct cai_error *err)
+static int open_name_sockets(struct name_sockets *s, const struct router *r, const struct link *l,
+			     const struct resolv *servers, struct cai_error *err)
 {
 	if (netns_enter(r->ns_fd, err) < 0)
 		return -1;
@@ -218,10 +220,11 @@ static int open_name_sockets(struct name_sockets *s, const struct router *r, con
 	return 0;
 }
 
-int helper_start_names(struct helper *h, const char *libexec, const struct router *r, const struct link *l, uint32_t group,
-		       const struct resolv *servers, struct cai_error *err)
+int helper_start_names(struct helper *h, const char *libexec, const struct router *r, const struct link *l,
+		       uint32_t group, const struct resolv *servers, struct cai_error *err)
 {
-	__attribute__((cleanup(close_name_sockets))) struct name_sockets s = {.udp = -1, .tcp = -1, .netlink = -1};
+	__attribute__((cleanup(close_name_sockets))) struct name_sockets s = {
+	    .udp = -1, .tcp = -1, .netlink = -1};
 	cleanup_words struct words w = {.n = 0};
 	cleanup_close int leash = begin(&w, h, libexec, "names", r, err);
 	char text[46];
@@ -247,7 +250,8 @@ int helper_start_names(struct helper *h, const char *libexec, const struct route
 	return h->pid < 0 ? -1 : 0;
 }
 
-pid_t helper_start_linger(const char *libexec, int ns_fd, unsigned ms, const int *taps, unsigned n_taps, struct cai_error *err)
+pid_t helper_start_linger(const char *libexec, int ns_fd, unsigned ms, const int *taps, unsigned n_taps,
+			  struct cai_error *err)
 {
 	cleanup_words struct words w = {.n = 0};
 	if (!libexec)

@@ -2,13 +2,15 @@
 /*
  * Theory of operation
  *
- * A number is tried by making its link; EEXIST means that another sandbox has it. Numbers start at random, so that an address is not given to
- * the next sandbox while the last one's connections are still remembered somewhere.
+ * A number is tried by making its link; EEXIST means that another sandbox has it. Numbers start at random, so
+ * that an address is not given to the next sandbox while the last one's connections are still remembered
+ * somewhere.
  *
- * A microVM's tap is opened inside the router: it belongs to the namespace of its first open. IFF_TUN_EXCL matters: without it, asking
- * for a name that exists would add a queue to somebody else's tap.
+ * A microVM's tap is opened inside the router: it belongs to the namespace of its first open. IFF_TUN_EXCL
+ * matters: without it, asking for a name that exists would add a queue to somebody else's tap.
  *
- * The neighbour entries are permanent: the router never has to ask a sandbox for its address, nor believe its answers.
+ * The neighbour entries are permanent: the router never has to ask a sandbox for its address, nor believe its
+ * answers.
  */
 #include "net/link.h"
 
@@ -33,9 +35,10 @@
 #endif
 
 /* VIRTIO_NET_F_*, the newest of which not all kernel headers have (virtio 1.2 section 5.1.3). */
-#define OFFLOADS                                                                                                                  \
-	(BIT(VIRTIO_NET_F_CSUM) | BIT(VIRTIO_NET_F_GUEST_CSUM) | BIT(VIRTIO_NET_F_GUEST_TSO4) | BIT(VIRTIO_NET_F_GUEST_TSO6) |      \
-	 BIT(VIRTIO_NET_F_GUEST_ECN) | BIT(VIRTIO_NET_F_HOST_TSO4) | BIT(VIRTIO_NET_F_HOST_TSO6) | BIT(VIRTIO_NET_F_HOST_ECN))
+#define OFFLOADS                                                                                             \
+	(BIT(VIRTIO_NET_F_CSUM) | BIT(VIRTIO_NET_F_GUEST_CSUM) | BIT(VIRTIO_NET_F_GUEST_TSO4) |              \
+	 BIT(VIRTIO_NET_F_GUEST_TSO6) | BIT(VIRTIO_NET_F_GUEST_ECN) | BIT(VIRTIO_NET_F_HOST_TSO4) |          \
+	 BIT(VIRTIO_NET_F_HOST_TSO6) | BIT(VIRTIO_NET_F_HOST_ECN))
 #define OFFLOADS_USO (BIT(54) /* GUEST_USO4 */ | BIT(55) /* GUEST_USO6 */ | BIT(56) /* HOST_USO */)
 
 #define GUEST_INDEX 2 /* of eth0 in a container's own namespace; 1 is lo */
@@ -71,7 +74,8 @@ static void set_number(struct router *r, const struct link_request *q, struct li
 	if (q->mac) {
 		memcpy(l->mac, q->mac, 6);
 	} else {
-		const uint8_t mac[6] = {0x02, 0xca, l->addr4.b[0], l->addr4.b[1], l->addr4.b[2], l->addr4.b[3]};
+		const uint8_t mac[6] = {0x02,	       0xca,	      l->addr4.b[0],
+					l->addr4.b[1], l->addr4.b[2], l->addr4.b[3]};
 		memcpy(l->mac, mac, 6);
 	}
 }
@@ -108,7 +112,9 @@ static int set_offloads(struct link *l, struct cai_error *err)
 	if (ioctl(l->tap[0], TUNSETOFFLOAD, base | TUN_F_USO4 | TUN_F_USO6) == 0)
 		return 0;
 	l->offloads = OFFLOADS;
-	return ioctl(l->tap[0], TUNSETOFFLOAD, base) < 0 ? cai_fail_errno(err, errno, "cannot set the offloads of a tap device") : 0;
+	return ioctl(l->tap[0], TUNSETOFFLOAD, base) < 0
+		   ? cai_fail_errno(err, errno, "cannot set the offloads of a tap device")
+		   : 0;
 }
 
 /* In the router's namespace. -1 with errno EBUSY in *err: the number is taken. */
@@ -138,18 +144,30 @@ static int make_taps(struct router *r, const struct link_request *q, struct link
 	return result;
 }
 
-/* Everything on the router's side, and the link itself when it is a veth. Message 0 is the one that can find the number taken. */
-static int set_router_side(struct router *r, const struct link_request *q, struct link *l, unsigned *failed, struct cai_error *err)
+/* Everything on the router's side, and the link itself when it is a veth. Message 0 is the one that can find
+ * the number taken. */
+static int set_router_side(struct router *r, const struct link_request *q, struct link *l, unsigned *failed,
+			   struct cai_error *err)
 {
 	cleanup_batch struct nl_batch b = NL_BATCH;
 	if (!q->microvm) {
 		l->index = (int)l->number;
-		rtnl_add_veth(&b, &(struct rtnl_veth){.name = l->name, .peer = "eth0", .index = l->index, .peer_index = GUEST_INDEX,
-						      .peer_netns = l->netns_fd, .mac = router_mac, .peer_mac = l->mac,
-						      .mtu = q->mtu, .group = q->group});
+		rtnl_add_veth(&b, &(struct rtnl_veth){.name = l->name,
+						      .peer = "eth0",
+						      .index = l->index,
+						      .peer_index = GUEST_INDEX,
+						      .peer_netns = l->netns_fd,
+						      .mac = router_mac,
+						      .peer_mac = l->mac,
+						      .mtu = q->mtu,
+						      .group = q->group});
 	}
-	rtnl_set_link(&b, l->index, &(struct rtnl_change){.mac = q->microvm ? router_mac : NULL, .mtu = q->microvm ? q->mtu : 0,
-							  .group = q->microvm ? (int64_t)q->group : -1, .alias = q->alias, .up = true});
+	rtnl_set_link(&b, l->index,
+		      &(struct rtnl_change){.mac = q->microvm ? router_mac : NULL,
+					    .mtu = q->microvm ? q->mtu : 0,
+					    .group = q->microvm ? (int64_t)q->group : -1,
+					    .alias = q->alias,
+					    .up = true});
 	rtnl_add_route(&b, l->index, &l->addr4, 32, NULL, AF_INET);
 	rtnl_add_neigh(&b, l->index, &l->addr4, l->mac);
 	rtnl_no_proxy_delay(&b, l->index);
@@ -193,7 +211,8 @@ static int make_container_namespace(struct router *r, struct link *l, struct cai
 	return fd;
 }
 
-static int try_number(struct router *r, const struct link_request *q, struct link *l, bool *taken, struct cai_error *err)
+static int try_number(struct router *r, const struct link_request *q, struct link *l, bool *taken,
+		      struct cai_error *err)
 {
 	struct cai_error e;
 	unsigned failed = 0;

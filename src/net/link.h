@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A sandbox's link into the router. Its number n is its name (cs<n>) and its addresses (pool + n): the kernel, which has no two links of one
- * name, is the register of addresses.
+ * A sandbox's link into the router. Its number n is its name (cs<n>) and its addresses (pool + n): the
+ * kernel, which has no two links of one name, is the register of addresses.
  */
 #ifndef NET_LINK_H
 #define NET_LINK_H
@@ -36,7 +36,8 @@ struct link {
 void link_init(struct link *l);
 /* Makes link and addresses; on failure nothing is left. */
 int link_make(struct router *r, const struct link_request *q, struct link *l, struct cai_error *err);
-/* Closes what is still open here. The link itself goes with its other end: the tap with its last descriptor, the veth with its namespace. */
+/* Closes what is still open here. The link itself goes with its other end: the tap with its last descriptor,
+ * the veth with its namespace. */
 void link_close(struct link *l);
 
 #endif

@@ -2,11 +2,13 @@
 /*
  * Theory of operation
  *
- * A batch is a run of messages in one buffer, each with a sequence number of its own, so that an answer names its message. rtnetlink
- * handles the messages of one datagram in order and goes on after a failure; nf_tables takes everything between BATCH_BEGIN and BATCH_END
- * as one transaction. Both answer messages flagged NLM_F_ACK, in order, so the end is known by counting, without a timer.
+ * A batch is a run of messages in one buffer, each with a sequence number of its own, so that an answer names
+ * its message. rtnetlink handles the messages of one datagram in order and goes on after a failure; nf_tables
+ * takes everything between BATCH_BEGIN and BATCH_END as one transaction. Both answer messages flagged
+ * NLM_F_ACK, in order, so the end is known by counting, without a timer.
  *
- * The answers come from the kernel and are trusted to be messages, yet their lengths are checked like anybody's.
+ * The answers come from the kernel and are trusted to be messages, yet their lengths are checked like
+ * anybody's.
  */
 #include "net/netlink.h"
 
@@ -236,8 +238,8 @@ int nl_transact(int fd, struct nl_batch *b, unsigned *failed, struct cai_error *
 	return worst ? -1 : 0;
 }
 
-int nl_dump(int fd, struct nl_batch *b, int (*fn)(const struct nlmsghdr *h, void *ctx), void *ctx, struct cai_error *err,
-	    const char *what)
+int nl_dump(int fd, struct nl_batch *b, int (*fn)(const struct nlmsghdr *h, void *ctx), void *ctx,
+	    struct cai_error *err, const char *what)
 {
 	uint32_t seq = b->first_seq;
 	bool multi = false, done = false;

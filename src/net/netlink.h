@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Netlink messages, built into one buffer and sent with one system call: a whole network is a handful of batches. Written by hand because
- * `caisson` is a static program and Debian has no static libmnl.
+ * Netlink messages, built into one buffer and sent with one system call: a whole network is a handful of
+ * batches. Written by hand because `caisson` is a static program and Debian has no static libmnl.
  *
  * Building never fails at once: a full batch (or a lack of memory) is remembered and reported by nl_transact.
  */
@@ -24,10 +24,14 @@ struct nl_batch {
 	bool bad;		 /* too deep, or an attribute too long */
 };
 
-/* A socket of the calling thread's network namespace; protocol: NETLINK_ROUTE or NETLINK_NETFILTER. -1 on failure. Close-on-exec. */
+/* A socket of the calling thread's network namespace; protocol: NETLINK_ROUTE or NETLINK_NETFILTER. -1 on
+ * failure. Close-on-exec. */
 int nl_open(int protocol, struct cai_error *err);
 
-#define NL_BATCH {.first_seq = 1, .seq = 1}
+#define NL_BATCH                                                                                             \
+	{                                                                                                    \
+		.first_seq = 1, .seq = 1                                                                     \
+	}
 void nl_batch_free(struct nl_batch *b);
 #define cleanup_batch __attribute__((cleanup(nl_batch_free)))
 
@@ -46,18 +50,21 @@ void nl_unnest(struct nl_batch *b);
 void nl_raw(struct nl_batch *b, const void *p, size_t n);
 
 /*
- * Sends the batch and waits for the answers of all messages that asked for one (NLM_F_ACK). The kernel goes on after a message that
- * fails; the first failure is returned: its errno in *err (with the kernel's own words where it has any) and, when failed is not NULL, the
- * index of its message. 0 or -1. The batch is emptied.
+ * Sends the batch and waits for the answers of all messages that asked for one (NLM_F_ACK). The kernel goes
+ * on after a message that fails; the first failure is returned: its errno in *err (with the kernel's own
+ * words where it has any) and, when failed is not NULL, the index of its message. 0 or -1. The batch is
+ * emptied.
  */
 int nl_transact(int fd, struct nl_batch *b, unsigned *failed, struct cai_error *err, const char *what);
 
-/* Sends one message (a dump, or a request with one answer) and calls fn for each answer until the end. fn returns 0 to go on. */
+/* Sends one message (a dump, or a request with one answer) and calls fn for each answer until the end. fn
+ * returns 0 to go on. */
 struct nlmsghdr;
-int nl_dump(int fd, struct nl_batch *b, int (*fn)(const struct nlmsghdr *h, void *ctx), void *ctx, struct cai_error *err,
-	    const char *what);
+int nl_dump(int fd, struct nl_batch *b, int (*fn)(const struct nlmsghdr *h, void *ctx), void *ctx,
+	    struct cai_error *err, const char *what);
 
-/* The attributes of a message by type: table[0..max] of NULL or the attribute; later ones win; sizes are checked. */
+/* The attributes of a message by type: table[0..max] of NULL or the attribute; later ones win; sizes are
+ * checked. */
 struct nlattr;
 void nl_parse(const void *p, size_t n, const struct nlattr **table, unsigned max);
 static inline const void *nl_data(const struct nlattr *a)

@@ -33,7 +33,8 @@ int netns_create(struct cai_error *err)
 
 int netns_enter(int fd, struct cai_error *err)
 {
-	return setns(fd, CLONE_NEWNET) < 0 ? cai_fail_errno(err, errno, "cannot enter a network namespace") : 0;
+	return setns(fd, CLONE_NEWNET) < 0 ? cai_fail_errno(err, errno, "cannot enter a network namespace")
+					   : 0;
 }
 
 uint64_t netns_cookie(int fd)

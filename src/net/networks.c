@@ -2,11 +2,13 @@
 /*
  * Theory of operation
  *
- * A named network is a name for a link group (net/rules.h): whoever has the group is a member. The file only keeps the name and its
- * number, so there is no list of members to be kept true; who is a member is asked of the links.
+ * A named network is a name for a link group (net/rules.h): whoever has the group is a member. The file only
+ * keeps the name and its number, so there is no list of members to be kept true; who is a member is asked of
+ * the links.
  *
- * Creating is making a file that must not exist (link(2) of a whole one), so of two at once one wins. Removing looks for members first; a sandbox that
- * joins between the look and the removal keeps a network that nobody else can join, which harms nothing.
+ * Creating is making a file that must not exist (link(2) of a whole one), so of two at once one wins.
+ * Removing looks for members first; a sandbox that joins between the look and the removal keeps a network
+ * that nobody else can join, which harms nothing.
  */
 #include "net/networks.h"
 
@@ -46,10 +48,11 @@ static int check_name(const char *name, struct cai_error *err)
 {
 	if (!net_name_ok(name))
 		return cai_fail(err, EINVAL,
-				"'%.64s' cannot be a network's name: up to %d letters, digits, '.', '_' and '-', the first a letter or digit",
+				"'%.64s' cannot be a network's name: up to %d letters, digits, '.', '_' and "
+				"'-', the first a letter or digit",
 				name, NET_NAME_MAX);
-	if (strcmp(name, "none") == 0 || strcmp(name, "private") == 0 || strcmp(name, "host") == 0 || strcmp(name, "bridge") == 0 ||
-	    strcmp(name, "default") == 0)
+	if (strcmp(name, "none") == 0 || strcmp(name, "private") == 0 || strcmp(name, "host") == 0 ||
+	    strcmp(name, "bridge") == 0 || strcmp(name, "default") == 0)
 		return cai_fail(err, EINVAL, "'%s' means something else where a network is named", name);
 	return 0;
 }
@@ -88,7 +91,8 @@ int network_load(int root_fd, const char *name, struct network *out, struct cai_
 	if (folder >= 0 && read_network(folder, file, out, &e) == 0)
 		return 0;
 	if (e.errnum == ENOENT)
-		return cai_fail(err, ENOENT, "there is no network '%s'; 'caisson network create %s' makes it", name, name);
+		return cai_fail(err, ENOENT, "there is no network '%s'; 'caisson network create %s' makes it",
+				name, name);
 	if (err)
 		*err = e;
 	return -1;
@@ -132,7 +136,9 @@ int network_create(int root_fd, const char *name, bool internal, struct network 
 	out->internal = internal;
 	out->created = (uint64_t)time(NULL);
 
-	int n = snprintf(text, sizeof(text), "{\"id\": \"%s\", \"group\": %" PRIu32 ", \"created\": %" PRIu64 "}\n", out->id, out->group, out->created);
+	int n = snprintf(text, sizeof(text),
+			 "{\"id\": \"%s\", \"group\": %" PRIu32 ", \"created\": %" PRIu64 "}\n", out->id,
+			 out->group, out->created);
 	snprintf(temporary, sizeof(temporary), ".new-%s", out->id);
 	snprintf(file, sizeof(file), "%s" SUFFIX, name);
 	cleanup_close int fd = openat(folder, temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -157,8 +163,8 @@ int network_remove(int root_fd, const char *name, struct cai_error *err)
 	if (network_load(root_fd, name, &net, err) < 0 || network_members(&net, &members, &n, err) < 0)
 		return -1;
 	if (n) {
-		cai_fail(err, EBUSY, "the network '%s' has %zu member%s, among them %s", name, n, n == 1 ? "" : "s",
-			 members[0].name[0] ? members[0].name : members[0].id);
+		cai_fail(err, EBUSY, "the network '%s' has %zu member%s, among them %s", name, n,
+			 n == 1 ? "" : "s", members[0].name[0] ? members[0].name : members[0].id);
 		free(members);
 		return -1;
 	}
@@ -167,7 +173,8 @@ int network_remove(int root_fd, const char *name, struct cai_error *err)
 	if (folder < 0)
 		return -1;
 	snprintf(file, sizeof(file), "%s" SUFFIX, name);
-	return unlinkat(folder, file, 0) < 0 ? cai_fail_errno(err, errno, "cannot remove networks/%s", file) : 0;
+	return unlinkat(folder, file, 0) < 0 ? cai_fail_errno(err, errno, "cannot remove networks/%s", file)
+					     : 0;
 }
 
 static int by_name(const void *a, const void *b)
@@ -194,7 +201,8 @@ int network_list(int root_fd, struct network **list, size_t *n, struct cai_error
 	struct dirent *f;
 	while ((f = readdir(d))) {
 		size_t len = strlen(f->d_name);
-		if (f->d_name[0] == '.' || len <= strlen(SUFFIX) || strcmp(f->d_name + len - strlen(SUFFIX), SUFFIX) != 0)
+		if (f->d_name[0] == '.' || len <= strlen(SUFFIX) ||
+		    strcmp(f->d_name + len - strlen(SUFFIX), SUFFIX) != 0)
 			continue;
 		struct network *more = realloc(*list, (*n + 1) * sizeof(*more));
 		if (!more) {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: one transaction is BATCH_BEGIN, messages, BATCH_END, in one datagram; the kernel applies all or none. Only the last
- * message asks for an acknowledgement: errors come unasked, and a transaction with one is answered for its other messages or not,
- * as the kernel pleases. Sets that rules of the same transaction use are named by an id too, as the kernel wants it.
+ * Theory of operation: one transaction is BATCH_BEGIN, messages, BATCH_END, in one datagram; the kernel
+ * applies all or none. Only the last message asks for an acknowledgement: errors come unasked, and a
+ * transaction with one is answered for its other messages or not, as the kernel pleases. Sets that rules of
+ * the same transaction use are named by an id too, as the kernel wants it.
  */
 #include "net/nft.h"
 
@@ -22,7 +23,8 @@ static void begin(struct nft *t, uint16_t type, uint16_t flags)
 
 static void bracket(struct nft *t, uint16_t type)
 {
-	struct nfgenmsg g = {.nfgen_family = AF_UNSPEC, .version = NFNETLINK_V0, .res_id = htons(NFNL_SUBSYS_NFTABLES)};
+	struct nfgenmsg g = {
+	    .nfgen_family = AF_UNSPEC, .version = NFNETLINK_V0, .res_id = htons(NFNL_SUBSYS_NFTABLES)};
 	nl_begin(&t->b, type, 0, &g, sizeof(g));
 	nl_end(&t->b);
 }
@@ -55,8 +57,11 @@ int nft_commit(struct nft *t, int fd, struct cai_error *err, const char *what)
 	bracket(t, NFNL_MSG_BATCH_END);
 	int r = nl_transact(fd, &t->b, NULL, err, what);
 	/* The kernel does not say which expression it lacks. */
-	if (r < 0 && err && (err->errnum == ENOENT || err->errnum == EOPNOTSUPP) )
-		cai_fail(err, err->errnum, "%s: this kernel's nf_tables lacks something (needed: inet and arp families, ct, fib, limit, connlimit, reject, masq)", what);
+	if (r < 0 && err && (err->errnum == ENOENT || err->errnum == EOPNOTSUPP))
+		cai_fail(err, err->errnum,
+			 "%s: this kernel's nf_tables lacks something (needed: inet and arp families, ct, "
+			 "fib, limit, connlimit, reject, masq)",
+			 what);
 	bracket(t, NFNL_MSG_BATCH_BEGIN);
 	return r;
 }
@@ -103,7 +108,8 @@ void nft_del_table(struct nft *t)
 	nl_end(&t->b);
 }
 
-void nft_base_chain(struct nft *t, const char *name, const char *type, uint32_t hook, int32_t priority, uint32_t policy)
+void nft_base_chain(struct nft *t, const char *name, const char *type, uint32_t hook, int32_t priority,
+		    uint32_t policy)
 {
 	begin(t, NFT_MSG_NEWCHAIN, NLM_F_CREATE);
 	nl_attr_str(&t->b, NFTA_CHAIN_TABLE, t->table);
@@ -125,7 +131,8 @@ void nft_chain(struct nft *t, const char *name)
 	nl_end(&t->b);
 }
 
-void nft_set(struct nft *t, const char *name, uint32_t id, uint32_t key_len, uint32_t flags, uint32_t size, uint64_t timeout_ms)
+void nft_set(struct nft *t, const char *name, uint32_t id, uint32_t key_len, uint32_t flags, uint32_t size,
+	     uint64_t timeout_ms)
 {
 	begin(t, NFT_MSG_NEWSET, NLM_F_CREATE);
 	nl_attr_str(&t->b, NFTA_SET_TABLE, t->table);
@@ -278,7 +285,8 @@ void nft_limit(struct nft *t, uint64_t per_second, uint32_t burst, bool over)
 	expr_end(t);
 }
 
-static void dynset(struct nft *t, const char *set, uint32_t set_id, uint32_t op, uint32_t reg, const char *inner)
+static void dynset(struct nft *t, const char *set, uint32_t set_id, uint32_t op, uint32_t reg,
+		   const char *inner)
 {
 	expr(t, "dynset");
 	nl_attr_str(&t->b, NFTA_DYNSET_SET_NAME, set);
@@ -297,7 +305,8 @@ static void dynset_end(struct nft *t)
 	expr_end(t);
 }
 
-void nft_each_limit(struct nft *t, const char *set, uint32_t set_id, uint32_t reg, uint64_t per_second, uint32_t burst)
+void nft_each_limit(struct nft *t, const char *set, uint32_t set_id, uint32_t reg, uint64_t per_second,
+		    uint32_t burst)
 {
 	dynset(t, set, set_id, NFT_DYNSET_OP_UPDATE, reg, "limit");
 	limit_attrs(t, per_second, burst, true);
@@ -416,7 +425,8 @@ void nft_ct_state(struct nft *t, uint32_t bits)
 	nft_cmp(t, NFT_CMP_NEQ, NFT_REG_1, &zero, 4);
 }
 
-static void address(struct nft *t, uint8_t family, uint32_t offset, const uint8_t *addr, size_t n, unsigned prefix)
+static void address(struct nft *t, uint8_t family, uint32_t offset, const uint8_t *addr, size_t n,
+		    unsigned prefix)
 {
 	uint8_t mask[16], masked[16];
 	for (size_t k = 0; k < n; k++) {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * nf_tables transactions: tables, chains, sets and rules as netlink messages (linux/netfilter/nf_tables.h). A rule is the expressions that
- * are added between nft_rule and nft_rule_end; the first one that does not match ends it. Registers are NFT_REG_1 (16 bytes) and, for
- * keys made of several fields, NFT_REG32_00 and up (4 bytes each).
+ * nf_tables transactions: tables, chains, sets and rules as netlink messages (linux/netfilter/nf_tables.h). A
+ * rule is the expressions that are added between nft_rule and nft_rule_end; the first one that does not match
+ * ends it. Registers are NFT_REG_1 (16 bytes) and, for keys made of several fields, NFT_REG32_00 and up (4
+ * bytes each).
  */
 #ifndef NET_NFT_H
 #define NET_NFT_H
@@ -35,10 +36,13 @@ bool nft_table_exists(int fd, uint8_t family, const char *table);
 void nft_switch(struct nft *t, uint8_t family, const char *table);
 void nft_table(struct nft *t, uint32_t flags); /* NFT_TABLE_F_OWNER: it goes when fd is closed */
 void nft_del_table(struct nft *t);	       /* fails with ENOENT */
-void nft_base_chain(struct nft *t, const char *name, const char *type, uint32_t hook, int32_t priority, uint32_t policy);
+void nft_base_chain(struct nft *t, const char *name, const char *type, uint32_t hook, int32_t priority,
+		    uint32_t policy);
 void nft_chain(struct nft *t, const char *name);
-/* key_len: all fields together, each rounded up to 4 bytes. flags: NFT_SET_*; size and timeout_ms: 0 for none. */
-void nft_set(struct nft *t, const char *name, uint32_t id, uint32_t key_len, uint32_t flags, uint32_t size, uint64_t timeout_ms);
+/* key_len: all fields together, each rounded up to 4 bytes. flags: NFT_SET_*; size and timeout_ms: 0 for
+ * none. */
+void nft_set(struct nft *t, const char *name, uint32_t id, uint32_t key_len, uint32_t flags, uint32_t size,
+	     uint64_t timeout_ms);
 /* n elements of key_len bytes each, one after the other; present ones are no error. */
 void nft_elements(struct nft *t, const char *set, uint32_t id, const void *keys, size_t key_len, size_t n);
 
@@ -54,7 +58,8 @@ void nft_cmp(struct nft *t, uint32_t op, uint32_t reg, const void *p, size_t n);
 void nft_lookup(struct nft *t, const char *set, uint32_t set_id, uint32_t reg, bool invert);
 void nft_limit(struct nft *t, uint64_t per_second, uint32_t burst, bool over);
 /* A limit, or a maximum of tracked connections, for each value of reg; matches what is over it. */
-void nft_each_limit(struct nft *t, const char *set, uint32_t set_id, uint32_t reg, uint64_t per_second, uint32_t burst);
+void nft_each_limit(struct nft *t, const char *set, uint32_t set_id, uint32_t reg, uint64_t per_second,
+		    uint32_t burst);
 void nft_each_connlimit(struct nft *t, const char *set, uint32_t set_id, uint32_t reg, uint32_t max);
 void nft_verdict(struct nft *t, int code, const char *chain); /* NF_ACCEPT, NF_DROP, NFT_JUMP, ... */
 void nft_reject(struct nft *t, uint32_t type, uint8_t code);
@@ -64,7 +69,7 @@ void nft_dnat(struct nft *t, uint32_t family, uint32_t reg_addr, uint32_t reg_po
 void nft_immediate(struct nft *t, uint32_t reg, const void *p, size_t n);
 
 /* Shorthands that are a load and a comparison. */
-void nft_iifname(struct nft *t, const char *name);   /* "cs*" is a prefix */
+void nft_iifname(struct nft *t, const char *name); /* "cs*" is a prefix */
 void nft_oifname(struct nft *t, const char *name);
 void nft_not_oifname(struct nft *t, const char *name);
 void nft_nfproto(struct nft *t, uint8_t proto);

@@ -6,12 +6,12 @@
  *                          sieve ---stream--- passt ---sockets of this user--- outside
  *      container's tap ----+
  *
- * passt ends when its socket closes and the sieve when its leash does, so both go with this process. Of the same package, pasta would join a
- * container's namespace by itself; but then nothing could stand between, and what a container sends to 127.0.0.1 by a raw socket would reach the host's
- * loopback.
+ * passt ends when its socket closes and the sieve when its leash does, so both go with this process. Of the
+ * same package, pasta would join a container's namespace by itself; but then nothing could stand between, and
+ * what a container sends to 127.0.0.1 by a raw socket would reach the host's loopback.
  *
- * --no-map-gw matters: without it passt turns connections to the gateway's address into connections to the host's loopback. The sandbox has the host's
- * main address as its own, as passt likes it.
+ * --no-map-gw matters: without it passt turns connections to the gateway's address into connections to the
+ * host's loopback. The sandbox has the host's main address as its own, as passt likes it.
  *
  * The tap is made by a child: to enter a user namespace takes a process with one thread.
  */
@@ -64,7 +64,8 @@ static void take(struct passt_plan *p, const struct ifaddrs *a, const struct way
 {
 	int index = (int)if_nametoindex(a->ifa_name);
 	if (a->ifa_addr->sa_family == AF_INET && index == w4->index && !p->addr4.family) {
-		const struct sockaddr_in *in = (const void *)a->ifa_addr, *mask = (const void *)a->ifa_netmask;
+		const struct sockaddr_in *in = (const void *)a->ifa_addr,
+					 *mask = (const void *)a->ifa_netmask;
 		p->addr4.family = AF_INET;
 		memcpy(p->addr4.b, &in->sin_addr, 4);
 		p->prefix4 = mask ? (unsigned)__builtin_popcount(mask->sin_addr.s_addr) : 32;
@@ -83,7 +84,8 @@ int passt_survey(struct passt_plan *p, struct cai_error *err)
 	struct ifaddrs *list;
 	memset(p, 0, sizeof(*p));
 	cleanup_close int fd = nl_open(NETLINK_ROUTE, err);
-	if (fd < 0 || rtnl_each_route(fd, AF_INET, look, &w4, err) < 0 || rtnl_each_route(fd, AF_INET6, look, &w6, err) < 0)
+	if (fd < 0 || rtnl_each_route(fd, AF_INET, look, &w4, err) < 0 ||
+	    rtnl_each_route(fd, AF_INET6, look, &w6, err) < 0)
 		return -1;
 	if (getifaddrs(&list) < 0)
 		return cai_fail_errno(err, errno, "cannot list the host's addresses");
@@ -93,7 +95,9 @@ int passt_survey(struct passt_plan *p, struct cai_error *err)
 	freeifaddrs(list);
 	p->gateway4 = w4.gateway;
 	if (!p->addr4.family && !p->addr6.family)
-		return cai_fail(err, ENETUNREACH, "this host has no default route, so a sandbox without root has no way out; use --network none");
+		return cai_fail(err, ENETUNREACH,
+				"this host has no default route, so a sandbox without root has no way out; "
+				"use --network none");
 	return 0;
 }
 
@@ -123,14 +127,17 @@ static void give_up_ports(struct ports *p)
 	}
 }
 
-int passt_start(struct helper *h, const struct passt_plan *p, struct ports *ports, bool forward_dns, struct cai_error *err)
+int passt_start(struct helper *h, const struct passt_plan *p, struct ports *ports, bool forward_dns,
+		struct cai_error *err)
 {
 	static const char *const fixed[] = {"-f", "-q", "--no-map-gw", "--no-dhcp", "--no-dhcpv6", "--no-ra"};
 	cleanup_words struct words w = {.n = 0};
 	const char *program = passt_program();
 	int pair[2];
 	if (!program)
-		return cai_fail(err, ENOENT, "passt was not found; without root a network needs Debian's package passt (or use --network none)");
+		return cai_fail(err, ENOENT,
+				"passt was not found; without root a network needs Debian's package passt "
+				"(or use --network none)");
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		return cai_fail_errno(err, errno, "cannot make a socket pair");
 	cleanup_close int ours = pair[0], theirs = pair[1];
@@ -161,8 +168,8 @@ static void add_address(struct words *w, const struct ip_addr *a)
 	words_add(w, "%s", a->family ? text : "-");
 }
 
-int passt_sieve(struct helper *h, const char *libexec, const struct passt_plan *p, bool forward_dns, bool tap, int sandbox_fd, int passt_fd,
-		struct cai_error *err)
+int passt_sieve(struct helper *h, const char *libexec, const struct passt_plan *p, bool forward_dns, bool tap,
+		int sandbox_fd, int passt_fd, struct cai_error *err)
 {
 	cleanup_words struct words w = {.n = 0};
 	int leash[2];
@@ -198,11 +205,13 @@ static int enter(pid_t pid, const char *which, int kind, struct cai_error *err)
 	return 0;
 }
 
-static int configure(const struct passt_plan *p, int index, const uint8_t mac[6], uint16_t mtu, struct cai_error *err)
+static int configure(const struct passt_plan *p, int index, const uint8_t mac[6], uint16_t mtu,
+		     struct cai_error *err)
 {
 	cleanup_batch struct nl_batch b = NL_BATCH;
 	cleanup_close int fd = nl_open(NETLINK_ROUTE, err);
-	const struct rtnl_change lo = {.group = -1, .up = true}, tap = {.mac = mac, .mtu = mtu, .group = -1, .up = true};
+	const struct rtnl_change lo = {.group = -1, .up = true},
+				 tap = {.mac = mac, .mtu = mtu, .group = -1, .up = true};
 	struct ip_addr gw6;
 	if (fd < 0)
 		return -1;
@@ -223,17 +232,20 @@ static int configure(const struct passt_plan *p, int index, const uint8_t mac[6]
 	return nl_transact(fd, &b, NULL, err, "cannot set up the container's network");
 }
 
-static int tap_inside(const struct passt_plan *p, pid_t pid, const uint8_t mac[6], uint16_t mtu, struct cai_error *err)
+static int tap_inside(const struct passt_plan *p, pid_t pid, const uint8_t mac[6], uint16_t mtu,
+		      struct cai_error *err)
 {
 	struct ifreq q = {.ifr_name = "eth0", .ifr_flags = IFF_TAP | IFF_NO_PI};
 	cleanup_close int tun = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
 	if (tun < 0)
-		return cai_fail_errno(err, errno, "cannot open /dev/net/tun, which a container's network needs");
+		return cai_fail_errno(err, errno,
+				      "cannot open /dev/net/tun, which a container's network needs");
 	close(steal_fd(&tun)); /* a tap belongs to the namespace in which it is opened */
 	struct stat theirs, ours;
 	char path[64];
 	snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)pid);
-	bool other = stat(path, &theirs) == 0 && stat("/proc/self/ns/user", &ours) == 0 && theirs.st_ino != ours.st_ino;
+	bool other = stat(path, &theirs) == 0 && stat("/proc/self/ns/user", &ours) == 0 &&
+		     theirs.st_ino != ours.st_ino;
 	if ((other && enter(pid, "user", CLONE_NEWUSER, err) < 0) || enter(pid, "net", CLONE_NEWNET, err) < 0)
 		return -1;
 	tun = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
@@ -273,7 +285,8 @@ static int receive_result(int from, struct cai_error *err)
 	} control;
 	struct cai_error e;
 	struct iovec v = {&e, sizeof(e)};
-	struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+	struct msghdr m = {
+	    .msg_iov = &v, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
 	int fd = -1;
 	ssize_t n;
 	while ((n = recvmsg(from, &m, MSG_CMSG_CLOEXEC)) < 0 && errno == EINTR)
@@ -288,7 +301,8 @@ static int receive_result(int from, struct cai_error *err)
 	return fd;
 }
 
-int passt_make_tap(const struct passt_plan *p, pid_t pid, const uint8_t mac[6], uint16_t mtu, struct cai_error *err)
+int passt_make_tap(const struct passt_plan *p, pid_t pid, const uint8_t mac[6], uint16_t mtu,
+		   struct cai_error *err)
 {
 	int pair[2], status;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: binding is the reservation. IPv6 sockets are for IPv6 only, so that 0.0.0.0 and :: can both be published. No SO_REUSEADDR
- * for UDP, where it would share the port with whoever asks; with TCP it only forgives connections that are closing.
+ * Theory of operation: binding is the reservation. IPv6 sockets are for IPv6 only, so that 0.0.0.0 and :: can
+ * both be published. No SO_REUSEADDR for UDP, where it would share the port with whoever asks; with TCP it
+ * only forgives connections that are closing.
  *
- * A port left to us (0) that several entries share (the same guest port over tcp and udp, or on two addresses) is not made equal: each is
- * reported for itself.
+ * A port left to us (0) that several entries share (the same guest port over tcp and udp, or on two
+ * addresses) is not made equal: each is reported for itself.
  */
 #include "net/ports.h"
 
@@ -63,7 +64,8 @@ static int bind_one(struct net_publish *p, struct cai_error *err)
 	bool udp = p->proto == IPPROTO_UDP;
 	if (to_address(p, &a, &n) < 0)
 		return cai_fail(err, EINVAL, "cannot publish on '%s', which is no address", p->addr);
-	cleanup_close int fd = socket(a.sa.sa_family, (udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	cleanup_close int fd =
+	    socket(a.sa.sa_family, (udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return refused(p, errno, err);
 	if (a.sa.sa_family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) < 0)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The sockets of published ports. Bound when the sandbox starts, so a port that is in use is known at once, and nobody else gets it later. */
+/* The sockets of published ports. Bound when the sandbox starts, so a port that is in use is known at once,
+ * and nobody else gets it later. */
 #ifndef NET_PORTS_H
 #define NET_PORTS_H
 

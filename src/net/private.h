@@ -21,7 +21,7 @@ struct net_private {
 	/* without root */
 	struct passt_plan passt;
 	struct helper outside, sieve;
-	int passt_fd; /* until net_attach; -1 */
+	int passt_fd;	    /* until net_attach; -1 */
 	struct ports ports; /* until net_attach */
 	bool forward_dns;
 };

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Theory of operation: words of the command line are cut from the right, since an IPv6 address has colons of its own. */
+/* Theory of operation: words of the command line are cut from the right, since an IPv6 address has colons of
+ * its own. */
 #include "net/publish.h"
 
 #include <arpa/inet.h>
@@ -75,7 +76,8 @@ static int parse_addr(char *text, char out[46])
 
 int net_publish_parse(const char *text, struct net_publish **list, size_t *n, struct cai_error *err)
 {
-	static const char usage[] = "write it as [ADDR:]HOST:GUEST[/tcp|/udp], as in 8080:80 or [::1]:5353:53/udp";
+	static const char usage[] =
+	    "write it as [ADDR:]HOST:GUEST[/tcp|/udp], as in 8080:80 or [::1]:5353:53/udp";
 	cleanup_free char *copy = strdup(text);
 	struct net_publish p = {.addr = "127.0.0.1"};
 	struct range host, guest;
@@ -97,11 +99,16 @@ int net_publish_parse(const char *text, struct net_publish **list, size_t *n, st
 		}
 	}
 	if (addr_text && parse_addr(addr_text, p.addr) < 0)
-		return cai_fail(err, EINVAL, "cannot publish on '%s', which is no IPv4 address or [IPv6 address]: %s", addr_text, usage);
-	if (parse_range(guest_text, false, &guest) < 0 || parse_range(host_text ? host_text : "", true, &host) < 0)
-		return cai_fail(err, EINVAL, "cannot publish '%s': a port is a number from 1 to 65535: %s", text, usage);
+		return cai_fail(err, EINVAL,
+				"cannot publish on '%s', which is no IPv4 address or [IPv6 address]: %s",
+				addr_text, usage);
+	if (parse_range(guest_text, false, &guest) < 0 ||
+	    parse_range(host_text ? host_text : "", true, &host) < 0)
+		return cai_fail(err, EINVAL, "cannot publish '%s': a port is a number from 1 to 65535: %s",
+				text, usage);
 	if (host.first && host.last - host.first != guest.last - guest.first)
-		return cai_fail(err, EINVAL, "cannot publish '%s': the two ranges of ports differ in length", text);
+		return cai_fail(err, EINVAL, "cannot publish '%s': the two ranges of ports differ in length",
+				text);
 	size_t more = guest.last - guest.first + 1;
 	if (*n + more > NET_MAX_PUBLISH)
 		return cai_fail(err, E2BIG, "more than %d published ports", NET_MAX_PUBLISH);
@@ -120,8 +127,8 @@ int net_publish_parse(const char *text, struct net_publish **list, size_t *n, st
 void net_publish_format(const struct net_publish *p, char *text, size_t n)
 {
 	bool six = strchr(p->addr, ':') != NULL;
-	snprintf(text, n, "%s%s%s:%u -> %u/%s", six ? "[" : "", p->addr, six ? "]" : "", p->host_port, p->guest_port,
-		 p->proto == IPPROTO_UDP ? "udp" : "tcp");
+	snprintf(text, n, "%s%s%s:%u -> %u/%s", six ? "[" : "", p->addr, six ? "]" : "", p->host_port,
+		 p->guest_port, p->proto == IPPROTO_UDP ? "udp" : "tcp");
 }
 
 int net_mac_parse(const char *text, uint8_t mac[6], struct cai_error *err)
@@ -129,11 +136,16 @@ int net_mac_parse(const char *text, uint8_t mac[6], struct cai_error *err)
 	unsigned char v[6];
 	int n = 0;
 	static const uint8_t zero[6];
-	if (sscanf(text, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%n", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &n) != 6 || n != 17 ||
-	    text[17])
-		return cai_fail(err, EINVAL, "'%s' is no MAC address; one looks like 02:00:00:00:00:01", text);
+	if (sscanf(text, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%n", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5],
+		   &n) != 6 ||
+	    n != 17 || text[17])
+		return cai_fail(err, EINVAL, "'%s' is no MAC address; one looks like 02:00:00:00:00:01",
+				text);
 	if ((v[0] & 1) || memcmp(v, zero, 6) == 0)
-		return cai_fail(err, EINVAL, "the MAC address '%s' is not one machine's (its first byte must be even, and not all may be zero)", text);
+		return cai_fail(err, EINVAL,
+				"the MAC address '%s' is not one machine's (its first byte must be even, and "
+				"not all may be zero)",
+				text);
 	memcpy(mac, v, 6);
 	return 0;
 }
@@ -155,9 +167,11 @@ int net_add_host_parse(const char *text, struct cai_error *err)
 	for (size_t k = 0; k < n; k++)
 		good = good && (isalnum((unsigned char)text[k]) || strchr("-_.", text[k]));
 	if (good && strcmp(sep + 1, "host-gateway") == 0)
-		return cai_fail(err, EINVAL, "'%s': a sandbox cannot reach its host, so there is no host-gateway", text);
+		return cai_fail(err, EINVAL,
+				"'%s': a sandbox cannot reach its host, so there is no host-gateway", text);
 	if (!good || ip_parse(sep + 1, &a) < 0)
-		return cai_fail(err, EINVAL, "'%s' names no host: write NAME:ADDRESS, as in db:192.0.2.7", text);
+		return cai_fail(err, EINVAL, "'%s' names no host: write NAME:ADDRESS, as in db:192.0.2.7",
+				text);
 	return 0;
 }
 

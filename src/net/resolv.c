@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: the host's servers are given to the sandbox as they are when it can reach them by itself. It cannot when they
- * are on the host (127.0.0.53, a dnsmasq on a bridge) or behind an address that is closed to sandboxes (the clouds' 169.254.169.254); then
- * the helper in the router asks for it.
+ * Theory of operation: the host's servers are given to the sandbox as they are when it can reach them by
+ * itself. It cannot when they are on the host (127.0.0.53, a dnsmasq on a bridge) or behind an address that
+ * is closed to sandboxes (the clouds' 169.254.169.254); then the helper in the router asks for it.
  */
 #include "net/resolv.h"
 
@@ -161,7 +161,9 @@ char *hosts_text(const struct net_request *q, const struct ip_addr *addr4, const
 	FILE *f = open_memstream(&text, &n);
 	if (!f)
 		return NULL;
-	fputs("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n", f);
+	fputs("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost "
+	      "ip6-loopback\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
+	      f);
 	for (size_t k = 0; q->add_host && q->add_host[k]; k++) {
 		const char *sep = strpbrk(q->add_host[k], ":=");
 		if (sep)

@@ -14,9 +14,9 @@
 struct resolv {
 	struct ip_addr server[RESOLV_MAX];
 	size_t n_servers;
-	bool direct;	    /* a sandbox can ask all of them itself */
-	char search[512];   /* the words after "search", or "" */
-	char options[256];  /* the words after "options", or "" */
+	bool direct;	   /* a sandbox can ask all of them itself */
+	char search[512];  /* the words after "search", or "" */
+	char options[256]; /* the words after "options", or "" */
 };
 
 /* Reads text (a resolv.conf). Lines that make no sense are passed over. */

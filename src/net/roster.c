@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: a user of the router is alive when its process is the one that was written down and its descriptor still is the router's
- * namespace. Both are asked of /proc, so a killed process needs nobody to clean up after it.
+ * Theory of operation: a user of the router is alive when its process is the one that was written down and
+ * its descriptor still is the router's namespace. Both are asked of /proc, so a killed process needs nobody
+ * to clean up after it.
  */
 #include "net/roster.h"
 
@@ -99,7 +100,8 @@ int roster_open(struct roster *s, int host_ns, struct cai_error *err)
 	if (run < 0 || fstat(run, &st) < 0)
 		return cai_fail_errno(err, errno, "cannot open /run/caisson");
 	if (st.st_uid != geteuid() || (st.st_mode & 022))
-		return cai_fail(err, EPERM, "/run/caisson belongs to somebody else, or others may write to it");
+		return cai_fail(err, EPERM,
+				"/run/caisson belongs to somebody else, or others may write to it");
 	if (mkdirat(run, name, 0700) < 0 && errno != EEXIST)
 		return cai_fail_errno(err, errno, "cannot make /run/caisson/%s", name);
 	s->dir_fd = openat(run, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
@@ -156,8 +158,10 @@ int roster_save(struct roster *s, struct cai_error *err)
 	fclose(f);
 
 	/* Written beside and renamed; no fsync, since after a crash of the host there is nothing to find. */
-	cleanup_close int fd = openat(s->dir_fd, "state.new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (!text || fd < 0 || file_write_full(fd, text, n) < 0 || renameat(s->dir_fd, "state.new", s->dir_fd, "state") < 0)
+	cleanup_close int fd =
+	    openat(s->dir_fd, "state.new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (!text || fd < 0 || file_write_full(fd, text, n) < 0 ||
+	    renameat(s->dir_fd, "state.new", s->dir_fd, "state") < 0)
 		return cai_fail_errno(err, errno, "cannot write the state of the sandboxes' router");
 	return 0;
 }

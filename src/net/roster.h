@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is known about the router between commands: /run/caisson/net-<host namespace>/state, read and written under a lock. /run is empty after
- * a boot, as is everything that the file speaks of.
+ * What is known about the router between commands: /run/caisson/net-<host namespace>/state, read and written
+ * under a lock. /run is empty after a boot, as is everything that the file speaks of.
  */
 #ifndef NET_ROSTER_H
 #define NET_ROSTER_H
@@ -19,7 +19,7 @@ struct roster_user {
 
 struct roster {
 	int lock_fd, dir_fd;
-	bool exists;	/* a state was found (or has been made) */
+	bool exists;	 /* a state was found (or has been made) */
 	uint64_t ns_ino; /* the router's namespace */
 	struct net_plan plan;
 	struct forwarding forwarding;
@@ -27,7 +27,8 @@ struct roster {
 	size_t n_users;
 };
 
-/* Takes the lock and reads the state. host_ns: names the host's namespace. Waits for others, who hold it for milliseconds. */
+/* Takes the lock and reads the state. host_ns: names the host's namespace. Waits for others, who hold it for
+ * milliseconds. */
 int roster_open(struct roster *s, int host_ns, struct cai_error *err);
 void roster_close(struct roster *s); /* gives the lock back; saves nothing */
 int roster_save(struct roster *s, struct cai_error *err);

@@ -12,16 +12,17 @@
  *               |                    rules_host, NAT to the outside
  *              eth0
  *
- * Why a namespace between: its tables can be ours alone (a `nft flush ruleset` on the host cannot open one sandbox to another), the host
- * gets one link, whatever the number of sandboxes, and the last process that holds it takes it along, with links, routes and
- * rules, even when that process was killed.
+ * Why a namespace between: its tables can be ours alone (a `nft flush ruleset` on the host cannot open one
+ * sandbox to another), the host gets one link, whatever the number of sandboxes, and the last process that
+ * holds it takes it along, with links, routes and rules, even when that process was killed.
  *
- * There is no bridge: each sandbox is alone on its link, so there is nobody whose address it could claim, no flood, no spanning tree, and no
- * need for br_netfilter. The router answers ARP for all others (proxy_arp) and is the only neighbour. Every link has the same MAC
- * address on the router's side, so that a restored machine finds the neighbour that it remembers.
+ * There is no bridge: each sandbox is alone on its link, so there is nobody whose address it could claim, no
+ * flood, no spanning tree, and no need for br_netfilter. The router answers ARP for all others (proxy_arp)
+ * and is the only neighbour. Every link has the same MAC address on the router's side, so that a restored
+ * machine finds the neighbour that it remembers.
  *
- * The router can only be entered through a descriptor. Each user keeps one open, and says so in the roster; whoever comes next opens
- * /proc/PID/fd/N of a live one. All of it happens under the roster's lock.
+ * The router can only be entered through a descriptor. Each user keeps one open, and says so in the roster;
+ * whoever comes next opens /proc/PID/fd/N of a live one. All of it happens under the roster's lock.
  */
 #include "net/router.h"
 
@@ -195,12 +196,18 @@ static int add_uplink(struct router *r, struct cai_error *err)
 {
 	cleanup_batch struct nl_batch b = NL_BATCH;
 	const struct net_plan *p = &r->plan;
-	struct ip_addr gw4 = plan_addr4(p, PLAN_GATEWAY), up4 = plan_addr4(p, PLAN_UP_END), up6 = plan_addr6(p, PLAN_UP_END);
+	struct ip_addr gw4 = plan_addr4(p, PLAN_GATEWAY), up4 = plan_addr4(p, PLAN_UP_END),
+		       up6 = plan_addr6(p, PLAN_UP_END);
 	struct ip_addr host4 = plan_addr4(p, PLAN_HOST_END), host6 = plan_addr6(p, PLAN_HOST_END);
 	const struct rtnl_change up = {.group = -1, .up = true};
 
-	rtnl_add_veth(&b, &(struct rtnl_veth){.name = UP_LINK, .peer = HOST_LINK, .index = UP_INDEX, .peer_netns = r->host_ns_fd,
-					      .mac = up_mac, .peer_mac = host_mac, .mtu = r->mtu});
+	rtnl_add_veth(&b, &(struct rtnl_veth){.name = UP_LINK,
+					      .peer = HOST_LINK,
+					      .index = UP_INDEX,
+					      .peer_netns = r->host_ns_fd,
+					      .mac = up_mac,
+					      .peer_mac = host_mac,
+					      .mtu = r->mtu});
 	rtnl_set_link(&b, LO_INDEX, &up);
 	rtnl_add_addr(&b, LO_INDEX, &gw4, 32);
 	rtnl_set_link(&b, UP_INDEX, &up);
@@ -235,13 +242,15 @@ static int add_host_end(struct router *r, struct cai_error *err)
 		rtnl_add_addr(&b, index, &host6, PLAN_UP_PREFIX6);
 		rtnl_add_neigh(&b, index, &up6, up_mac);
 	}
-	return nl_transact(r->host_fd, &b, NULL, err, "cannot set up the host's link to the sandboxes' router");
+	return nl_transact(r->host_fd, &b, NULL, err,
+			   "cannot set up the host's link to the sandboxes' router");
 }
 
 static int set_host_rules(struct router *r, struct roster *s, struct cai_error *err)
 {
 	cleanup_close int nft = nl_open(NETLINK_NETFILTER, err);
-	const struct rules_guard g = {s->forwarding.on4, s->forwarding.on6, s->forwarding.n4, s->forwarding.n6};
+	const struct rules_guard g = {s->forwarding.on4, s->forwarding.on6, s->forwarding.n4,
+				      s->forwarding.n6};
 	return nft < 0 ? -1 : rules_host(nft, &r->plan, &g, err);
 }
 
@@ -268,8 +277,8 @@ static int make(struct router *r, struct roster *s, const struct survey *v, stru
 	s->plan = r->plan;
 	remove_host_link(r);
 	forwarding_plan(&s->forwarding, r->host_fd);
-	if (set_host_rules(r, s, err) < 0 || make_namespace(r, err) < 0 || rules_router(r->nft_fd, &r->plan, err) < 0 ||
-	    add_uplink(r, err) < 0 || add_host_end(r, err) < 0)
+	if (set_host_rules(r, s, err) < 0 || make_namespace(r, err) < 0 ||
+	    rules_router(r->nft_fd, &r->plan, err) < 0 || add_uplink(r, err) < 0 || add_host_end(r, err) < 0)
 		return -1;
 	if (fstat(r->ns_fd, &st) < 0)
 		return cai_fail_errno(err, errno, "cannot examine a network namespace");
@@ -357,7 +366,8 @@ int router_find(struct router *r, struct cai_error *err)
 	}
 	r->plan = s.plan;
 	r->ns_fd = s.exists ? roster_find_namespace(&s) : -1;
-	int result = r->ns_fd < 0 ? cai_fail(err, ENOENT, "no sandbox has a network") : enter_and_open(r, err);
+	int result =
+	    r->ns_fd < 0 ? cai_fail(err, ENOENT, "no sandbox has a network") : enter_and_open(r, err);
 	roster_close(&s);
 	if (result < 0)
 		router_close(r);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: each function is one message, with the attributes that it needs and no others. Interface indices may be chosen
- * by the caller, so that a link and all that hangs on it fit into one batch.
+ * Theory of operation: each function is one message, with the attributes that it needs and no others.
+ * Interface indices may be chosen by the caller, so that a link and all that hangs on it fit into one batch.
  */
 #include "net/rtnl.h"
 
@@ -89,7 +89,8 @@ void rtnl_del_link(struct nl_batch *b, int index)
 
 void rtnl_add_addr(struct nl_batch *b, int index, const struct ip_addr *a, unsigned prefix)
 {
-	struct ifaddrmsg m = {.ifa_family = a->family, .ifa_prefixlen = (uint8_t)prefix, .ifa_index = (uint32_t)index};
+	struct ifaddrmsg m = {
+	    .ifa_family = a->family, .ifa_prefixlen = (uint8_t)prefix, .ifa_index = (uint32_t)index};
 	if (a->family == AF_INET6)
 		m.ifa_flags = IFA_F_NODAD;
 	nl_begin(b, RTM_NEWADDR, ADD, &m, sizeof(m));
@@ -99,8 +100,8 @@ void rtnl_add_addr(struct nl_batch *b, int index, const struct ip_addr *a, unsig
 	nl_end(b);
 }
 
-void rtnl_add_route(struct nl_batch *b, int index, const struct ip_addr *dst, unsigned prefix, const struct ip_addr *gateway,
-		    int family)
+void rtnl_add_route(struct nl_batch *b, int index, const struct ip_addr *dst, unsigned prefix,
+		    const struct ip_addr *gateway, int family)
 {
 	struct rtmsg m = {
 	    .rtm_family = (uint8_t)family,
@@ -150,7 +151,8 @@ static void read_link(const struct nlmsghdr *h, struct rtnl_link *l)
 	memset(l, 0, sizeof(*l));
 	if (h->nlmsg_type != RTM_NEWLINK || h->nlmsg_len < NLMSG_LENGTH(sizeof(*m)))
 		return;
-	nl_parse((const uint8_t *)m + NLMSG_ALIGN(sizeof(*m)), h->nlmsg_len - NLMSG_LENGTH(sizeof(*m)), t, IFLA_GROUP);
+	nl_parse((const uint8_t *)m + NLMSG_ALIGN(sizeof(*m)), h->nlmsg_len - NLMSG_LENGTH(sizeof(*m)), t,
+		 IFLA_GROUP);
 	l->index = m->ifi_index;
 	l->flags = m->ifi_flags;
 	l->mtu = nl_get_u32(t[IFLA_MTU]);
@@ -242,7 +244,8 @@ static int one_route(const struct nlmsghdr *h, void *ctx)
 	if (h->nlmsg_type != RTM_NEWROUTE || h->nlmsg_len < NLMSG_LENGTH(sizeof(*m)) ||
 	    (m->rtm_family != AF_INET && m->rtm_family != AF_INET6))
 		return 0;
-	nl_parse((const uint8_t *)m + NLMSG_ALIGN(sizeof(*m)), h->nlmsg_len - NLMSG_LENGTH(sizeof(*m)), t, RTA_TABLE);
+	nl_parse((const uint8_t *)m + NLMSG_ALIGN(sizeof(*m)), h->nlmsg_len - NLMSG_LENGTH(sizeof(*m)), t,
+		 RTA_TABLE);
 	take_addr(t[RTA_DST], m->rtm_family, &r.dst);
 	take_addr(t[RTA_GATEWAY], m->rtm_family, &r.gateway);
 	r.prefix = m->rtm_dst_len;
@@ -254,7 +257,8 @@ static int one_route(const struct nlmsghdr *h, void *ctx)
 	return e->fn(&r, e->ctx);
 }
 
-int rtnl_each_route(int fd, int family, int (*fn)(const struct rtnl_route *r, void *ctx), void *ctx, struct cai_error *err)
+int rtnl_each_route(int fd, int family, int (*fn)(const struct rtnl_route *r, void *ctx), void *ctx,
+		    struct cai_error *err)
 {
 	struct rtmsg m = {.rtm_family = (uint8_t)family};
 	struct each_route e = {fn, ctx};
@@ -278,7 +282,8 @@ static int one_addr(const struct nlmsghdr *h, void *ctx)
 	if (h->nlmsg_type != RTM_NEWADDR || h->nlmsg_len < NLMSG_LENGTH(sizeof(*m)) ||
 	    (m->ifa_family != AF_INET && m->ifa_family != AF_INET6))
 		return 0;
-	nl_parse((const uint8_t *)m + NLMSG_ALIGN(sizeof(*m)), h->nlmsg_len - NLMSG_LENGTH(sizeof(*m)), t, IFA_LOCAL);
+	nl_parse((const uint8_t *)m + NLMSG_ALIGN(sizeof(*m)), h->nlmsg_len - NLMSG_LENGTH(sizeof(*m)), t,
+		 IFA_LOCAL);
 	/* On a point-to-point link IFA_ADDRESS is the other end. */
 	take_addr(t[IFA_LOCAL] ? t[IFA_LOCAL] : t[IFA_ADDRESS], m->ifa_family, &a);
 	return a.family ? e->fn(&a, e->ctx) : 0;

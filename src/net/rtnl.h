@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Links, addresses, routes and neighbours: messages of rtnetlink(7). The functions that take a batch only add to it. */
+/* Links, addresses, routes and neighbours: messages of rtnetlink(7). The functions that take a batch only add
+ * to it. */
 #ifndef NET_RTNL_H
 #define NET_RTNL_H
 
@@ -45,13 +46,15 @@ void rtnl_del_link(struct nl_batch *b, int index);
 
 /* IPv6 addresses are usable at once (no duplicate address detection). */
 void rtnl_add_addr(struct nl_batch *b, int index, const struct ip_addr *a, unsigned prefix);
-/* dst NULL: the default route; gateway NULL: dst is on the link. src NULL: the kernel chooses. EEXIST when the same route exists. */
-void rtnl_add_route(struct nl_batch *b, int index, const struct ip_addr *dst, unsigned prefix, const struct ip_addr *gateway,
-		    int family);
+/* dst NULL: the default route; gateway NULL: dst is on the link. src NULL: the kernel chooses. EEXIST when
+ * the same route exists. */
+void rtnl_add_route(struct nl_batch *b, int index, const struct ip_addr *dst, unsigned prefix,
+		    const struct ip_addr *gateway, int family);
 /* A neighbour that never has to be asked for. */
 void rtnl_add_neigh(struct nl_batch *b, int index, const struct ip_addr *a, const uint8_t mac[6]);
 
-/* Answers to ARP requests for others' addresses (proxy_arp) go out at once on this link, instead of after up to 0.8 s. */
+/* Answers to ARP requests for others' addresses (proxy_arp) go out at once on this link, instead of after up
+ * to 0.8 s. */
 void rtnl_no_proxy_delay(struct nl_batch *b, int index);
 
 struct rtnl_link {
@@ -71,7 +74,8 @@ struct rtnl_route {
 	uint8_t type, table, protocol;
 	uint32_t metric;
 };
-int rtnl_each_route(int fd, int family, int (*fn)(const struct rtnl_route *r, void *ctx), void *ctx, struct cai_error *err);
+int rtnl_each_route(int fd, int family, int (*fn)(const struct rtnl_route *r, void *ctx), void *ctx,
+		    struct cai_error *err);
 
 /* All addresses of all links. */
 int rtnl_each_addr(int fd, int (*fn)(const struct ip_addr *a, void *ctx), void *ctx, struct cai_error *err);

@@ -2,15 +2,17 @@
 /*
  * Theory of operation
  *
- * Rules speak of kinds of links, never of one sandbox: "comes from a sandbox" is a link whose name starts with cs; "is its own address" is
- * a question to the routing table, which has one route for each address that was given out, on that sandbox's link (fib saddr . iif); "is
- * in the same named network" is a pair of equal link groups. Links and routes vanish with their sandbox, so no rule has to.
+ * Rules speak of kinds of links, never of one sandbox: "comes from a sandbox" is a link whose name starts
+ * with cs; "is its own address" is a question to the routing table, which has one route for each address that
+ * was given out, on that sandbox's link (fib saddr . iif); "is in the same named network" is a pair of equal
+ * link groups. Links and routes vanish with their sandbox, so no rule has to.
  *
- * Two things are bounded for each sandbox because they are shared by all: connections that are tracked, and requests that make the kernel
- * remember a neighbour (its table is the host's own, even from another namespace).
+ * Two things are bounded for each sandbox because they are shared by all: connections that are tracked, and
+ * requests that make the kernel remember a neighbour (its table is the host's own, even from another
+ * namespace).
  *
- * The host's table is the wall in front of the host itself. It judges before anybody's destination NAT, so that a port that other software
- * publishes on the host's addresses is as closed as the host.
+ * The host's table is the wall in front of the host itself. It judges before anybody's destination NAT, so
+ * that a port that other software publishes on the host's addresses is as closed as the host.
  */
 #include "net/rules.h"
 
@@ -56,7 +58,8 @@ struct ip_addr plan_addr6(const struct net_plan *p, unsigned n)
 }
 
 /* One rule: from (or to) a link, then a verdict. */
-static void simple(struct nft *t, const char *chain, const char *in, const char *out, int verdict, const char *to)
+static void simple(struct nft *t, const char *chain, const char *in, const char *out, int verdict,
+		   const char *to)
 {
 	nft_rule(t, chain);
 	if (in)
@@ -179,11 +182,11 @@ static void refuse_metadata(struct nft *t)
 		const char *addr;
 		unsigned prefix;
 	} services[] = {
-	    {"169.254.0.0", 16},      /* nearly everybody's */
-	    {"100.100.100.200", 32},  /* Alibaba */
-	    {"192.0.0.192", 32},      /* Oracle, first generation */
-	    {"fd00:ec2::", 32},	      /* Amazon */
-	    {"fd20:ce::254", 128},    /* Google */
+	    {"169.254.0.0", 16},	 /* nearly everybody's */
+	    {"100.100.100.200", 32},	 /* Alibaba */
+	    {"192.0.0.192", 32},	 /* Oracle, first generation */
+	    {"fd00:ec2::", 32},		 /* Amazon */
+	    {"fd20:ce::254", 128},	 /* Google */
 	    {"fd00:c1::a9fe:a9fe", 128}, /* Oracle */
 	};
 	for (size_t k = 0; k < ARRAY_LEN(services); k++) {
@@ -218,7 +221,8 @@ static void router_forward(struct nft *t, const struct net_plan *p)
 	nft_chain(t, "from_sandbox_to");
 	limit_connections(t, NFPROTO_IPV4, "conns4", SET_CONNS4);
 	limit_connections(t, NFPROTO_IPV6, "conns6", SET_CONNS6);
-	simple(t, "from_sandbox_to", NULL, SANDBOX_PREFIX "*", NF_ACCEPT, NULL); /* members: see the forward chain */
+	simple(t, "from_sandbox_to", NULL, SANDBOX_PREFIX "*", NF_ACCEPT,
+	       NULL); /* members: see the forward chain */
 	nft_rule(t, "from_sandbox_to");
 	nft_meta(t, NFT_META_IIFGROUP, NFT_REG_1);
 	nft_mask(t, NFT_REG_1, &internal, 4);
@@ -239,8 +243,9 @@ static void router_forward(struct nft *t, const struct net_plan *p)
 
 	nft_base_chain(t, "forward", "filter", NF_INET_FORWARD, PRIO_FILTER, NF_DROP);
 	/*
-	 * Between sandboxes before any question of state: an ICMP error that one forges about a connection of another is "related", too.
-	 * What is not tracked (neighbour discovery) would not be translated either, and is for one link anyway.
+	 * Between sandboxes before any question of state: an ICMP error that one forges about a connection of
+	 * another is "related", too. What is not tracked (neighbour discovery) would not be translated
+	 * either, and is for one link anyway.
 	 */
 	nft_rule(t, "forward");
 	nft_iifname(t, SANDBOX_PREFIX "*");
@@ -317,7 +322,8 @@ static void host_prerouting(struct nft *t)
 	nft_rule_end(t);
 }
 
-static void guard(struct nft *t, uint8_t family, const char *set, uint32_t id, char (*names)[IFNAMSIZ], size_t n)
+static void guard(struct nft *t, uint8_t family, const char *set, uint32_t id, char (*names)[IFNAMSIZ],
+		  size_t n)
 {
 	nft_set(t, set, id, IFNAMSIZ, 0, 0, 0);
 	if (n == 0)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: net_setup puts the pieces together, in the order in which they can be undone: the router, the link, the published
- * ports with the helper that serves them, the files. What fails leaves through net_teardown, which undoes whatever there is.
+ * Theory of operation: net_setup puts the pieces together, in the order in which they can be undone: the
+ * router, the link, the published ports with the helper that serves them, the files. What fails leaves
+ * through net_teardown, which undoes whatever there is.
  */
 #include "net/net.h"
 
@@ -168,15 +169,18 @@ static void make_alias(const struct net_request *q, char *alias, size_t n)
 }
 
 /* Names are asked of the host's servers where the sandbox can reach them, else of the router. */
-static int set_names(const struct net_request *q, struct net *n, const struct network *network, struct cai_error *err)
+static int set_names(const struct net_request *q, struct net *n, const struct network *network,
+		     struct cai_error *err)
 {
 	struct net_private *p = n->priv;
 	struct resolv names;
 	resolv_collect(q, &names);
 	bool own = q->mode == NET_NAMED || !names.direct;
-	if (own && helper_start_names(&p->names, q->libexec, &p->router, &p->link, network->group, network->internal ? NULL : &names, err) < 0)
+	if (own && helper_start_names(&p->names, q->libexec, &p->router, &p->link, network->group,
+				      network->internal ? NULL : &names, err) < 0)
 		return -1;
-	/* A name without a dot may be a member's: it is asked for as it is, before the host's search list is tried. */
+	/* A name without a dot may be a member's: it is asked for as it is, before the host's search list is
+	 * tried. */
 	if (q->mode == NET_NAMED && !(q->dns_option && q->dns_option[0]))
 		snprintf(names.options, sizeof(names.options), "ndots:0");
 	n->resolv_conf = resolv_text(&names, own ? n->gateway4 : NULL);
@@ -200,7 +204,8 @@ static int through_router(const struct net_request *q, struct net *n, struct cai
 {
 	struct net_private *p = n->priv;
 	struct network network = {.group = GROUP_PRIVATE};
-	struct link_request lq = {.microvm = q->microvm, .queues = q->queues, .mac = q->have_mac ? q->mac : NULL};
+	struct link_request lq = {
+	    .microvm = q->microvm, .queues = q->queues, .mac = q->have_mac ? q->mac : NULL};
 	__attribute__((cleanup(ports_free))) struct ports ports = {.n = 0};
 	char alias[200];
 
@@ -271,7 +276,8 @@ static int join_monitor(struct net *n, struct cai_error *err)
 	n->kind = NET_KIND_STREAM;
 	n->fd[0] = pair[0];
 	n->n_fds = 1;
-	if (passt_sieve(&p->sieve, p->libexec, &p->passt, p->forward_dns, false, theirs, p->passt_fd, err) < 0)
+	if (passt_sieve(&p->sieve, p->libexec, &p->passt, p->forward_dns, false, theirs, p->passt_fd, err) <
+	    0)
 		return -1;
 	close(steal_fd(&p->passt_fd));
 	return 0;
@@ -282,8 +288,11 @@ static int without_root(const struct net_request *q, struct net *n, struct cai_e
 	struct net_private *p = n->priv;
 	struct resolv names;
 	if (q->mode == NET_NAMED)
-		return cai_fail(err, EPERM, "named networks need root; without it a sandbox has a network of its own (passt), or none");
-	if (passt_survey(&p->passt, err) < 0 || ports_bind(q->publish, q->n_publish, &p->ports, err) < 0 || report_ports(n, &p->ports, err) < 0)
+		return cai_fail(err, EPERM,
+				"named networks need root; without it a sandbox has a network of its own "
+				"(passt), or none");
+	if (passt_survey(&p->passt, err) < 0 || ports_bind(q->publish, q->n_publish, &p->ports, err) < 0 ||
+	    report_ports(n, &p->ports, err) < 0)
 		return -1;
 	resolv_collect(q, &names);
 	p->forward_dns = !names.direct;
@@ -332,7 +341,8 @@ int net_attach(struct net *n, pid_t pid, struct cai_error *err)
 	if (!n->attach_later)
 		return 0;
 	cleanup_close int tap = passt_make_tap(&p->passt, pid, n->mac, n->mtu, err);
-	if (tap < 0 || passt_sieve(&p->sieve, p->libexec, &p->passt, p->forward_dns, true, tap, p->passt_fd, err) < 0)
+	if (tap < 0 ||
+	    passt_sieve(&p->sieve, p->libexec, &p->passt, p->forward_dns, true, tap, p->passt_fd, err) < 0)
 		return -1;
 	close(steal_fd(&p->passt_fd));
 	n->attach_later = false;
@@ -348,8 +358,12 @@ int net_stats(struct net *n, struct net_counters *out, struct cai_error *err)
 	if (rtnl_get_link(n->priv->router.route_fd, n->priv->link.name, &l, err) < 0)
 		return -1;
 	/* What the router sends is what the sandbox receives. */
-	*out = (struct net_counters){.rx_bytes = l.tx_bytes, .rx_packets = l.tx_packets, .rx_dropped = l.tx_dropped,
-				     .tx_bytes = l.rx_bytes, .tx_packets = l.rx_packets, .tx_dropped = l.rx_dropped};
+	*out = (struct net_counters){.rx_bytes = l.tx_bytes,
+				     .rx_packets = l.tx_packets,
+				     .rx_dropped = l.tx_dropped,
+				     .tx_bytes = l.rx_bytes,
+				     .tx_packets = l.rx_packets,
+				     .tx_dropped = l.rx_dropped};
 	return 0;
 }
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The name server in front of a sandbox, between socket pairs: byte by byte the input says who speaks (sandbox over datagrams, over a connection, a
- * server) and what. A server's answer gets the id and question of the last query that was carried to it, if the input wants that, so that
- * answers are believed now and then. Also the parsing by itself: what it accepts lies inside the message.
+ * The name server in front of a sandbox, between socket pairs: byte by byte the input says who speaks
+ * (sandbox over datagrams, over a connection, a server) and what. A server's answer gets the id and question
+ * of the last query that was carried to it, if the input wants that, so that answers are believed now and
+ * then. Also the parsing by itself: what it accepts lies inside the message.
  */
 #include "fuzz.h"
 

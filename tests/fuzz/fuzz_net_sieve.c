@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The sieve before passt: a frame that passes is ARP, or comes from the sandbox's address and goes neither to loopback nor to the host, whatever
- * else is in it. The check here is written the other way round from the sieve's.
+ * The sieve before passt: a frame that passes is ARP, or comes from the sandbox's address and goes neither to
+ * loopback nor to the host, whatever else is in it. The check here is written the other way round from the
+ * sieve's.
  */
 #include "fuzz.h"
 
@@ -20,7 +21,8 @@ static void must(bool ok)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct sieve s = {.addr4 = {AF_INET, {198, 51, 100, 2}}, .dns = {AF_INET, {169, 254, 1, 1}}, .n_host = 3};
+	struct sieve s = {
+	    .addr4 = {AF_INET, {198, 51, 100, 2}}, .dns = {AF_INET, {169, 254, 1, 1}}, .n_host = 3};
 	ip_parse("2001:db8::2", &s.addr6);
 	s.host[0] = s.addr4;
 	s.host[1] = s.addr6;

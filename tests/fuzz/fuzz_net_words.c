@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What users and the host's resolv.conf say about networks. What is accepted is well formed, and means the same when it is read again. */
+/* What users and the host's resolv.conf say about networks. What is accepted is well formed, and means the
+ * same when it is read again. */
 #include "fuzz.h"
 
 #include <netinet/in.h>
@@ -29,7 +30,8 @@ static void publish(const char *text)
 	must(n >= 1 && n <= NET_MAX_PUBLISH);
 	for (size_t k = 0; k < n; k++) {
 		struct ip_addr a;
-		must(list[k].guest_port != 0 && (list[k].proto == IPPROTO_TCP || list[k].proto == IPPROTO_UDP));
+		must(list[k].guest_port != 0 &&
+		     (list[k].proto == IPPROTO_TCP || list[k].proto == IPPROTO_UDP));
 		must(ip_parse(list[k].addr, &a) == 0);
 		net_publish_format(&list[k], shown, sizeof(shown));
 	}

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A sandbox's network without a sandbox, for tests: makes it, says what it is in one line of JSON on standard output, waits until standard
- * input ends, and takes it down. What the sandbox would do, the test does, in the namespace or on the tap that are told.
+ * A sandbox's network without a sandbox, for tests: makes it, says what it is in one line of JSON on standard
+ * output, waits until standard input ends, and takes it down. What the sandbox would do, the test does, in
+ * the namespace or on the tap that are told.
  *
- *   net-sandbox --root DIR --libexec DIR [--id ID] [--name NAME] [--hostname NAME] [--network NAME] [--none] [--tap QUEUES] [-p PORT]...
+ *   net-sandbox --root DIR --libexec DIR [--id ID] [--name NAME] [--hostname NAME] [--network NAME] [--none]
+ * [--tap QUEUES] [-p PORT]...
  *               [--dns ADDR]... [--add-host NAME:ADDR]... [--mac MAC]
  *   net-sandbox --root DIR heal | create NAME [internal] | rm NAME | ls | members NAME
  */
@@ -54,10 +56,12 @@ static int command(int root, char **argv)
 		return 0;
 	}
 	if (strcmp(argv[0], "members") == 0) {
-		if (network_load(root, argv[1], &net, &err) < 0 || network_members(&net, &members, &n, &err) < 0)
+		if (network_load(root, argv[1], &net, &err) < 0 ||
+		    network_members(&net, &members, &n, &err) < 0)
 			return fail(&err);
 		for (size_t k = 0; k < n; k++)
-			printf("%s %s %s %s\n", members[k].id, members[k].name, members[k].addr4, members[k].addr6);
+			printf("%s %s %s %s\n", members[k].id, members[k].name, members[k].addr4,
+			       members[k].addr6);
 		free(members);
 		return 0;
 	}
@@ -76,7 +80,8 @@ static void report(const struct net *n, double ms)
 		net_publish_format(&n->publish[k], text, sizeof(text));
 		json_array_append_new(ports, json_string(text));
 	}
-	snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", n->mac[0], n->mac[1], n->mac[2], n->mac[3], n->mac[4], n->mac[5]);
+	snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", n->mac[0], n->mac[1], n->mac[2],
+		 n->mac[3], n->mac[4], n->mac[5]);
 	json_object_set_new(o, "pid", json_integer(getpid()));
 	json_object_set_new(o, "kind", json_integer(n->kind));
 	json_object_set_new(o, "fds", fds);
@@ -98,7 +103,8 @@ static void report(const struct net *n, double ms)
 	json_decref(o);
 }
 
-/* A line "attach PID" joins that process's namespace (rootless containers), "stats" prints counters; the end of input ends. */
+/* A line "attach PID" joins that process's namespace (rootless containers), "stats" prints counters; the end
+ * of input ends. */
 static int serve(struct net *n)
 {
 	char line[100];
@@ -127,7 +133,8 @@ int main(int argc, char **argv)
 	const char *dns[MAX_LIST] = {0}, *hosts[MAX_LIST] = {0};
 	struct net_publish *publish = NULL;
 	unsigned n_dns = 0, n_hosts = 0;
-	struct net_request q = {.root_fd = -1, .id = "0123456789abcdef", .queues = 1, .dns = dns, .add_host = hosts};
+	struct net_request q = {
+	    .root_fd = -1, .id = "0123456789abcdef", .queues = 1, .dns = dns, .add_host = hosts};
 	for (int k = 1; k < argc; k++) {
 		const char *o = argv[k], *v = argv[k + 1];
 		if (strcmp(o, "--none") == 0) {

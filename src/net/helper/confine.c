@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: the helper starts as root, because it has to enter the router's namespace; from here on it is nobody. The system call
- * filter is the wall and the rest stands behind it, entered where the host allows it. Which descriptors may send to chosen addresses is
- * part of the filter (argument 0 of sendto), which holds because no call on the list can make a second descriptor of a socket.
+ * Theory of operation: the helper starts as root, because it has to enter the router's namespace; from here
+ * on it is nobody. The system call filter is the wall and the rest stands behind it, entered where the host
+ * allows it. Which descriptors may send to chosen addresses is part of the filter (argument 0 of sendto),
+ * which holds because no call on the list can make a second descriptor of a socket.
  *
  * A sanitizer's runtime makes calls of its own: builds with one go without the filter.
  */
@@ -41,8 +42,10 @@ static void empty_root(int flags)
 {
 	flags |= CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS;
 	/* Without root a user namespace gives what it takes, for as long as it takes. */
-	if ((unshare(flags) < 0 && unshare(flags | CLONE_NEWUSER) < 0) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
-	    mount("helper", "/proc", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0500,size=4k,nr_inodes=2") < 0 ||
+	if ((unshare(flags) < 0 && unshare(flags | CLONE_NEWUSER) < 0) ||
+	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mount("helper", "/proc", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
+		  "mode=0500,size=4k,nr_inodes=2") < 0 ||
 	    chdir("/proc") < 0 || syscall(SYS_pivot_root, ".", ".") < 0)
 		return;
 	if (umount2(".", MNT_DETACH) == 0)
@@ -67,8 +70,8 @@ static int drop(struct cai_error *err)
 	for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
 		prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
 	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-	if (geteuid() == 0 &&
-	    (setgroups(0, NULL) < 0 || setresgid(NOBODY, NOBODY, NOBODY) < 0 || setresuid(NOBODY, NOBODY, NOBODY) < 0))
+	if (geteuid() == 0 && (setgroups(0, NULL) < 0 || setresgid(NOBODY, NOBODY, NOBODY) < 0 ||
+			       setresuid(NOBODY, NOBODY, NOBODY) < 0))
 		return cai_fail_errno(err, errno, "cannot become nobody");
 	if (syscall(SYS_capset, &h, d) < 0)
 		return cai_fail_errno(err, errno, "cannot drop capabilities");
@@ -79,8 +82,8 @@ static int drop(struct cai_error *err)
 
 static int connecting(scmp_filter_ctx f)
 {
-	static const int calls[] = {SCMP_SYS(connect), SCMP_SYS(setsockopt), SCMP_SYS(getsockopt), SCMP_SYS(sendmsg),
-				    SCMP_SYS(recvmsg)};
+	static const int calls[] = {SCMP_SYS(connect), SCMP_SYS(setsockopt), SCMP_SYS(getsockopt),
+				    SCMP_SYS(sendmsg), SCMP_SYS(recvmsg)};
 	int r = 0;
 	for (size_t k = 0; k < ARRAY_LEN(calls) && r == 0; k++)
 		r = seccomp_rule_add(f, SCMP_ACT_ALLOW, calls[k], 0);
@@ -91,13 +94,15 @@ static int connecting(scmp_filter_ctx f)
 	return r;
 }
 
-/* sendto: anywhere on the listed descriptors, elsewhere only without an address; never with MSG_FASTOPEN, which connects. */
+/* sendto: anywhere on the listed descriptors, elsewhere only without an address; never with MSG_FASTOPEN,
+ * which connects. */
 static int sending(scmp_filter_ctx f, const struct confine *c)
 {
-	int r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(sendto), 2, SCMP_A3(SCMP_CMP_MASKED_EQ, MSG_FASTOPEN, 0),
-				 SCMP_A4(SCMP_CMP_EQ, 0));
+	int r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(sendto), 2,
+				 SCMP_A3(SCMP_CMP_MASKED_EQ, MSG_FASTOPEN, 0), SCMP_A4(SCMP_CMP_EQ, 0));
 	for (unsigned k = 0; k < c->n_send_to && r == 0; k++)
-		r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(sendto), 2, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)c->send_to[k]),
+		r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(sendto), 2,
+				     SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)c->send_to[k]),
 				     SCMP_A3(SCMP_CMP_MASKED_EQ, MSG_FASTOPEN, 0));
 	return r;
 }
@@ -105,11 +110,32 @@ static int sending(scmp_filter_ctx f, const struct confine *c)
 static int filter(const struct confine *c, struct cai_error *err)
 {
 	static const int allowed[] = {
-	    SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(recvfrom), SCMP_SYS(shutdown), SCMP_SYS(close), SCMP_SYS(accept4),
-	    SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_ctl), SCMP_SYS(timerfd_settime), SCMP_SYS(clock_gettime),
-	    SCMP_SYS(brk), SCMP_SYS(mmap), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise), SCMP_SYS(futex),
-	    SCMP_SYS(getrandom), SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigprocmask), SCMP_SYS(restart_syscall), SCMP_SYS(gettid),
-	    SCMP_SYS(getpid), SCMP_SYS(tgkill), SCMP_SYS(exit), SCMP_SYS(exit_group),
+	    SCMP_SYS(read),
+	    SCMP_SYS(write),
+	    SCMP_SYS(recvfrom),
+	    SCMP_SYS(shutdown),
+	    SCMP_SYS(close),
+	    SCMP_SYS(accept4),
+	    SCMP_SYS(epoll_wait),
+	    SCMP_SYS(epoll_pwait),
+	    SCMP_SYS(epoll_ctl),
+	    SCMP_SYS(timerfd_settime),
+	    SCMP_SYS(clock_gettime),
+	    SCMP_SYS(brk),
+	    SCMP_SYS(mmap),
+	    SCMP_SYS(munmap),
+	    SCMP_SYS(mremap),
+	    SCMP_SYS(madvise),
+	    SCMP_SYS(futex),
+	    SCMP_SYS(getrandom),
+	    SCMP_SYS(rt_sigreturn),
+	    SCMP_SYS(rt_sigprocmask),
+	    SCMP_SYS(restart_syscall),
+	    SCMP_SYS(gettid),
+	    SCMP_SYS(getpid),
+	    SCMP_SYS(tgkill),
+	    SCMP_SYS(exit),
+	    SCMP_SYS(exit_group),
 	};
 	if (SANITIZED)
 		return 0;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: of what the sandbox and the servers send, only the header and the first question are read, by one function that knows how
- * much there is. Names in questions are not compressed; a pointer there is refused, so nothing is ever followed. All other sections
- * are carried, not understood.
+ * Theory of operation: of what the sandbox and the servers send, only the header and the first question are
+ * read, by one function that knows how much there is. Names in questions are not compressed; a pointer there
+ * is refused, so nothing is ever followed. All other sections are carried, not understood.
  */
 #include "net/helper/dns_message.h"
 
@@ -68,8 +68,8 @@ bool dns_is_response(const uint8_t *p, size_t n, const uint8_t *question, size_t
 	return true;
 }
 
-size_t dns_respond(const uint8_t *p, const struct dns_question *q, unsigned rcode, const uint8_t *data, size_t data_len, unsigned n_answers,
-		   uint32_t ttl, uint8_t *out, size_t size)
+size_t dns_respond(const uint8_t *p, const struct dns_question *q, unsigned rcode, const uint8_t *data,
+		   size_t data_len, unsigned n_answers, uint32_t ttl, uint8_t *out, size_t size)
 {
 	size_t at = q->end, record = 12 + data_len;
 	if (size < at || (size - at) / record < n_answers)
@@ -116,7 +116,8 @@ static unsigned reverse4(const char *name, uint8_t addr[16])
 {
 	unsigned v[4];
 	int n = 0;
-	if (sscanf(name, "%3u.%3u.%3u.%3u.in-addr.arpa%n", &v[3], &v[2], &v[1], &v[0], &n) != 4 || n == 0 || name[n])
+	if (sscanf(name, "%3u.%3u.%3u.%3u.in-addr.arpa%n", &v[3], &v[2], &v[1], &v[0], &n) != 4 || n == 0 ||
+	    name[n])
 		return 0;
 	for (unsigned k = 0; k < 4; k++) {
 		if (v[k] > 255)

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * caisson-net: what a sandbox's network needs a process for. Started by the runner, with open descriptors and their numbers as words:
+ * caisson-net: what a sandbox's network needs a process for. Started by the runner, with open descriptors and
+ * their numbers as words:
  *
- *   caisson-net proxy NAMESPACE LEASH DEVICE ADDR4 ADDR6 PORT...        PORT: tcp4|tcp6|udp4|udp6:DESCRIPTOR:GUEST-PORT
- *   caisson-net names NAMESPACE LEASH UDP TCP NETLINK GROUP POOL4 POOL6 SERVER...   SERVER: four descriptors D,D,D,D
- *   caisson-net linger NAMESPACE|-1 MILLISECONDS DESCRIPTOR...
+ *   caisson-net proxy NAMESPACE LEASH DEVICE ADDR4 ADDR6 PORT...        PORT:
+ * tcp4|tcp6|udp4|udp6:DESCRIPTOR:GUEST-PORT caisson-net names NAMESPACE LEASH UDP TCP NETLINK GROUP POOL4
+ * POOL6 SERVER...   SERVER: four descriptors D,D,D,D caisson-net linger NAMESPACE|-1 MILLISECONDS
+ * DESCRIPTOR...
  *
  *   caisson-net sieve LEASH stream|tap SANDBOX PASST ADDR4 ADDR6 DNS
  *
- * NAMESPACE is the router's; LEASH a pipe whose other end the runner holds: when it closes, the helper ends. ADDR6 and POOL6 may be "-".
- * proxy, names and sieve confine themselves before the first packet. linger closes the descriptors (taps), keeps the router for the next sandbox,
- * and takes it down when none has come.
+ * NAMESPACE is the router's; LEASH a pipe whose other end the runner holds: when it closes, the helper ends.
+ * ADDR6 and POOL6 may be "-". proxy, names and sieve confine themselves before the first packet. linger
+ * closes the descriptors (taps), keeps the router for the next sandbox, and takes it down when none has come.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -97,8 +99,10 @@ static int run_proxy(int argc, char **argv)
 static int run_names(int argc, char **argv)
 {
 	struct cai_error err;
-	struct resolver_options o = {.udp_fd = number(argv[4], INT32_MAX), .tcp_fd = number(argv[5], INT32_MAX),
-				     .netlink_fd = number(argv[6], INT32_MAX), .group = (uint32_t)strtoul(argv[7], NULL, 10)};
+	struct resolver_options o = {.udp_fd = number(argv[4], INT32_MAX),
+				     .tcp_fd = number(argv[5], INT32_MAX),
+				     .netlink_fd = number(argv[6], INT32_MAX),
+				     .group = (uint32_t)strtoul(argv[7], NULL, 10)};
 	struct loop *l = begin(argv[2], argv[3], &err);
 	if (!l)
 		return fail(&err);
@@ -139,7 +143,8 @@ static bool optional_address(const char *text, struct ip_addr *a)
 /* A socket that is told of changes of the host's addresses. */
 static int open_notices(struct cai_error *err)
 {
-	struct sockaddr_nl a = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR};
+	struct sockaddr_nl a = {.nl_family = AF_NETLINK,
+				.nl_groups = RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR};
 	cleanup_close int fd = nl_open(NETLINK_ROUTE, err);
 	if (fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0)
 		return cai_fail_errno(err, errno, "cannot watch the host's addresses");
@@ -149,9 +154,12 @@ static int open_notices(struct cai_error *err)
 static int run_sieve(int argc, char **argv)
 {
 	struct cai_error err;
-	struct relay_options o = {.tap = strcmp(argv[3], "tap") == 0, .sandbox_fd = number(argv[4], INT32_MAX), .passt_fd = number(argv[5], INT32_MAX)};
+	struct relay_options o = {.tap = strcmp(argv[3], "tap") == 0,
+				  .sandbox_fd = number(argv[4], INT32_MAX),
+				  .passt_fd = number(argv[5], INT32_MAX)};
 	int leash = number(argv[2], INT32_MAX);
-	if (!optional_address(argv[6], &o.sieve.addr4) || !optional_address(argv[7], &o.sieve.addr6) || !optional_address(argv[8], &o.sieve.dns))
+	if (!optional_address(argv[6], &o.sieve.addr4) || !optional_address(argv[7], &o.sieve.addr6) ||
+	    !optional_address(argv[8], &o.sieve.dns))
 		return 2;
 	o.notice_fd = open_notices(&err);
 	o.netlink_fd = o.notice_fd < 0 ? -1 : nl_open(NETLINK_ROUTE, &err);

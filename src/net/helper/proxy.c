@@ -2,12 +2,14 @@
 /*
  * Theory of operation
  *
- * A connection has two ends, each with what still has to be written to it. One scratch buffer serves all reads; what cannot be written at
- * once is kept in the end's own buffer, and until that is empty nothing more is read from the other end. So an idle connection holds no
- * memory, and a slow reader stops its writer and nobody else.
+ * A connection has two ends, each with what still has to be written to it. One scratch buffer serves all
+ * reads; what cannot be written at once is kept in the end's own buffer, and until that is empty nothing more
+ * is read from the other end. So an idle connection holds no memory, and a slow reader stops its writer and
+ * nobody else.
  *
- * End of file is passed on as a half-close when all before it has been written. A connection that the sandbox refuses is reset towards the
- * client, as if it had reached the sandbox itself; for a client that came over IPv6, a server that listens on IPv4 only is tried too.
+ * End of file is passed on as a half-close when all before it has been written. A connection that the sandbox
+ * refuses is reset towards the client, as if it had reached the sandbox itself; for a client that came over
+ * IPv6, a server that listens on IPv4 only is tried too.
  */
 #include "net/helper/proxy.h"
 
@@ -79,7 +81,8 @@ int proxy_guest_socket(const struct proxy *p, bool six, int type)
 	cleanup_close int fd = socket(six ? AF_INET6 : AF_INET, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -1;
-	if (p->device[0] && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, p->device, (socklen_t)strlen(p->device) + 1) < 0)
+	if (p->device[0] &&
+	    setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, p->device, (socklen_t)strlen(p->device) + 1) < 0)
 		return -1;
 	return steal_fd(&fd);
 }
@@ -125,8 +128,8 @@ static void conn_free(struct proxy_conn *c, bool reset)
 }
 
 /*
- * An end that is waited for nothing is taken out of the loop altogether: epoll reports a hang-up whether asked or not, over and over.
- * False: no memory.
+ * An end that is waited for nothing is taken out of the loop altogether: epoll reports a hang-up whether
+ * asked or not, over and over. False: no memory.
  */
 static bool set_events(struct end *e, uint32_t events)
 {
@@ -149,7 +152,8 @@ static struct end *other(struct end *e)
 	return e == &e->conn->client ? &e->conn->guest : &e->conn->client;
 }
 
-/* What each end is waited for: to be read when the other has nothing pending, to be written when it has itself. */
+/* What each end is waited for: to be read when the other has nothing pending, to be written when it has
+ * itself. */
 static bool update(struct proxy_conn *c)
 {
 	struct end *ends[2] = {&c->client, &c->guest};
@@ -340,7 +344,8 @@ int proxy_add_tcp(struct proxy *p, int fd, bool six, uint16_t guest_port, struct
 	struct proxy_listener *l = calloc(1, sizeof(*l));
 	if (!l)
 		return cai_fail(err, ENOMEM, "out of memory");
-	*l = (struct proxy_listener){.next = p->listeners, .proxy = p, .fd = fd, .six = six, .port = guest_port};
+	*l = (struct proxy_listener){
+	    .next = p->listeners, .proxy = p, .fd = fd, .six = six, .port = guest_port};
 	l->source = loop_add_fd(p->loop, fd, EPOLLIN, on_listener, l, err);
 	if (!l->source) {
 		free(l);

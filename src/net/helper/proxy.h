@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Published ports: connections and datagrams that arrive on sockets of the host go to the sandbox over its own link and back. Looks at no
- * byte of what it carries.
+ * Published ports: connections and datagrams that arrive on sockets of the host go to the sandbox over its
+ * own link and back. Looks at no byte of what it carries.
  */
 #ifndef NET_HELPER_PROXY_H
 #define NET_HELPER_PROXY_H
@@ -14,7 +14,8 @@
 struct proxy;
 
 struct proxy_target {
-	const char *device;	     /* the sandbox's link: sockets are bound to it, so they reach nobody else; NULL: any (tests) */
+	const char *device; /* the sandbox's link: sockets are bound to it, so they reach nobody else; NULL:
+			       any (tests) */
 	struct ip_addr addr4, addr6; /* family 0: the sandbox has none */
 };
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: each client of a published UDP port gets a flow: a socket that is connected to the sandbox, so that answers find
- * their way back by the socket they come in on. Flows that rest for a minute go; when there are too many, the one that rested longest
- * does.
+ * Theory of operation: each client of a published UDP port gets a flow: a socket that is connected to the
+ * sandbox, so that answers find their way back by the socket they come in on. Flows that rest for a minute
+ * go; when there are too many, the one that rested longest does.
  *
- * On a socket that is bound to all addresses the answer has to leave from the address that the question came to, or the client does not
- * know it: the kernel says which that was (IP_PKTINFO, RFC 3542) and is told it again.
+ * On a socket that is bound to all addresses the answer has to leave from the address that the question came
+ * to, or the client does not know it: the kernel says which that was (IP_PKTINFO, RFC 3542) and is told it
+ * again.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -134,7 +135,8 @@ static void send_answer(struct flow *f, void *p, size_t n)
 		uint8_t bytes[CMSG_SPACE(sizeof(union local))];
 	} control = {.bytes = {0}};
 	struct iovec v = {p, n};
-	struct msghdr m = {.msg_name = &f->client, .msg_namelen = f->client_len, .msg_iov = &v, .msg_iovlen = 1};
+	struct msghdr m = {
+	    .msg_name = &f->client, .msg_namelen = f->client_len, .msg_iov = &v, .msg_iovlen = 1};
 	if (f->have_local) {
 		size_t size = six ? sizeof(f->local.in6) : sizeof(f->local.in);
 		m.msg_control = &control;
@@ -226,8 +228,12 @@ static void on_datagram(void *ctx, uint32_t events)
 			uint8_t bytes[128];
 		} control;
 		struct iovec v = {p->scratch, sizeof(p->scratch)};
-		struct msghdr m = {.msg_name = &client, .msg_namelen = sizeof(client), .msg_iov = &v, .msg_iovlen = 1,
-				   .msg_control = &control, .msg_controllen = sizeof(control)};
+		struct msghdr m = {.msg_name = &client,
+				   .msg_namelen = sizeof(client),
+				   .msg_iov = &v,
+				   .msg_iovlen = 1,
+				   .msg_control = &control,
+				   .msg_controllen = sizeof(control)};
 		memset(&client, 0, sizeof(client));
 		ssize_t n = recvmsg(u->fd, &m, MSG_DONTWAIT);
 		if (n < 0)

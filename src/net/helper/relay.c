@@ -2,9 +2,10 @@
 /*
  * Theory of operation
  *
- * Two directions, each with one buffer: bytes are read into it, whole frames are taken out of it, and what the other side does not take at once stays.
- * While something stays, nothing more is read: whoever is slow stops its own sender. On the way to passt the frames that pass the sieve are moved
- * together in place; on the way back nothing is judged, since passt is trusted as far as its user is.
+ * Two directions, each with one buffer: bytes are read into it, whole frames are taken out of it, and what
+ * the other side does not take at once stays. While something stays, nothing more is read: whoever is slow
+ * stops its own sender. On the way to passt the frames that pass the sieve are moved together in place; on
+ * the way back nothing is judged, since passt is trusted as far as its user is.
  *
  * The list of the host's addresses is read again when the kernel says that it changed.
  */
@@ -53,7 +54,8 @@ static void put32(uint8_t *p, uint32_t v)
 	p[3] = (uint8_t)v;
 }
 
-/* Goes over the whole frames between ready and len; those that do not pass are closed over. -1: no frame can be this long. */
+/* Goes over the whole frames between ready and len; those that do not pass are closed over. -1: no frame can
+ * be this long. */
 static int judge(struct direction *d)
 {
 	size_t from = d->ready, to = d->ready;
@@ -148,7 +150,8 @@ static void move(struct direction *d, bool read_too)
 static void on_in(void *ctx, uint32_t events)
 {
 	struct direction *d = ctx;
-	/* A hang-up is told even when nothing was asked; what the other side has not taken is of no use then. */
+	/* A hang-up is told even when nothing was asked; what the other side has not taken is of no use then.
+	 */
 	move(d, d->at == d->ready || (events & (EPOLLHUP | EPOLLERR)));
 }
 

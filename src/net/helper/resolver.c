@@ -2,16 +2,17 @@
 /*
  * Theory of operation
  *
- * A question about a name without a dot is looked for among the links of the router: each has an alias that says what its sandbox is called, and
- * a number that is its address. There is no list to keep: a member that is gone has no link. The links are read again at most five times a
- * second.
+ * A question about a name without a dot is looked for among the links of the router: each has an alias that
+ * says what its sandbox is called, and a number that is its address. There is no list to keep: a member that
+ * is gone has no link. The links are read again at most five times a second.
  *
- * Everything else is carried to a server with an id of our own, on a socket chosen at random, and remembered in a table of fixed size. A
- * response counts when it comes from the server (the socket is connected), with the id, and with the question that was asked. After two
- * seconds without one the next server is asked; after six the question is forgotten, and the sandbox asks again.
+ * Everything else is carried to a server with an id of our own, on a socket chosen at random, and remembered
+ * in a table of fixed size. A response counts when it comes from the server (the socket is connected), with
+ * the id, and with the question that was asked. After two seconds without one the next server is asked; after
+ * six the question is forgotten, and the sandbox asks again.
  *
- * A question that came over TCP is answered over TCP and is asked of the server as a datagram: for names alone that is enough, and it keeps
- * connections to the host out of a process that reads hostile messages.
+ * A question that came over TCP is answered over TCP and is asked of the server as a datagram: for names
+ * alone that is enough, and it keeps connections to the host out of a process that reads hostile messages.
  */
 #include "net/helper/resolver.h"
 
@@ -28,17 +29,17 @@
 #include "net/helper/dns_message.h"
 #include "net/rtnl.h"
 
-#define MAX_PENDING  256u
-#define MAX_TCP	     16u
-#define QUERY_MAX    4096u
-#define ANSWER_MAX   65535u
-#define MEMBERS_MAX  4096u
-#define FRESH_NS     200000000ull
-#define NEXT_NS	     2000000000ull
-#define FORGET_NS    6000000000ull
-#define TCP_IDLE_NS  10000000000ull
-#define TTL	     5u
-#define BURST	     32
+#define MAX_PENDING 256u
+#define MAX_TCP	    16u
+#define QUERY_MAX   4096u
+#define ANSWER_MAX  65535u
+#define MEMBERS_MAX 4096u
+#define FRESH_NS    200000000ull
+#define NEXT_NS	    2000000000ull
+#define FORGET_NS   6000000000ull
+#define TCP_IDLE_NS 10000000000ull
+#define TTL	    5u
+#define BURST	    32
 
 union address {
 	struct sockaddr sa;
@@ -125,7 +126,8 @@ static int one_link(const struct rtnl_link *l, void *ctx)
 	struct member m = {.number = 0};
 	if (l->group != r->o.group || sscanf(l->name, SANDBOX_PREFIX "%u", &m.number) != 1)
 		return 0;
-	if (r->n_members >= MEMBERS_MAX || sscanf(l->alias, "%71s %71s %71s", m.names[0], m.names[1], m.names[2]) < 1)
+	if (r->n_members >= MEMBERS_MAX ||
+	    sscanf(l->alias, "%71s %71s %71s", m.names[0], m.names[1], m.names[2]) < 1)
 		return 0;
 	for (unsigned k = 0; k < 3; k++)
 		for (char *p = m.names[k]; *p; p++)
@@ -194,7 +196,9 @@ static size_t answer_reverse(struct resolver *r, const uint8_t *p, const struct 
 		const struct member *m = &r->members[k];
 		if (m->number != number)
 			continue;
-		size_t len = dns_put_name(strcmp(m->names[1], "-") != 0 && m->names[1][0] ? m->names[1] : m->names[0], wire, sizeof(wire));
+		size_t len =
+		    dns_put_name(strcmp(m->names[1], "-") != 0 && m->names[1][0] ? m->names[1] : m->names[0],
+				 wire, sizeof(wire));
 		return len ? dns_respond(p, q, DNS_NOERROR, wire, len, 1, TTL, out, QUERY_MAX) : 0;
 	}
 	/* An address of the pool is nobody's outside. */
@@ -212,7 +216,8 @@ static void ask_server(struct resolver *r, struct pending *e)
 	uint8_t which = 0;
 	(void)!getrandom(&which, 1, GRND_NONBLOCK);
 	e->asked = clock_mono_ns();
-	(void)!send(r->o.server_fd[e->server][which % RESOLVER_SOCKETS], e->query, e->query_len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	(void)!send(r->o.server_fd[e->server][which % RESOLVER_SOCKETS], e->query, e->query_len,
+		    MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 static struct pending *by_id(struct resolver *r, uint16_t id)
@@ -237,7 +242,8 @@ static struct pending *place(struct resolver *r)
 	return oldest;
 }
 
-static void forward(struct resolver *r, const uint8_t *p, size_t n, const struct dns_question *q, const struct asker *a)
+static void forward(struct resolver *r, const uint8_t *p, size_t n, const struct dns_question *q,
+		    const struct asker *a)
 {
 	struct pending *e = place(r);
 	uint16_t id;
@@ -249,8 +255,14 @@ static void forward(struct resolver *r, const uint8_t *p, size_t n, const struct
 	if (!copy)
 		return;
 	memcpy(copy, p, n);
-	*e = (struct pending){.used = true, .id = id, .client_id = (uint16_t)(p[0] << 8 | p[1]), .first = clock_mono_ns(),
-			      .client = a->client, .client_len = a->client_len, .query = copy, .query_len = (uint16_t)n,
+	*e = (struct pending){.used = true,
+			      .id = id,
+			      .client_id = (uint16_t)(p[0] << 8 | p[1]),
+			      .first = clock_mono_ns(),
+			      .client = a->client,
+			      .client_len = a->client_len,
+			      .query = copy,
+			      .query_len = (uint16_t)n,
 			      .question_len = (uint16_t)(q->end - DNS_HEADER)};
 	if (a->tcp) {
 		e->tcp = 1 + (unsigned)(a->tcp - r->tcp);
@@ -272,7 +284,8 @@ static void on_query(struct resolver *r, const uint8_t *p, size_t n, const struc
 	if (len == 0)
 		len = answer_reverse(r, p, &q, out);
 	if (len == 0 && r->o.n_servers == 0)
-		len = dns_respond(p, &q, strchr(q.name, '.') ? DNS_REFUSED : DNS_NXDOMAIN, NULL, 0, 0, 0, out, QUERY_MAX);
+		len = dns_respond(p, &q, strchr(q.name, '.') ? DNS_REFUSED : DNS_NXDOMAIN, NULL, 0, 0, 0, out,
+				  QUERY_MAX);
 	if (len)
 		reply(r, a, out, len);
 	else
@@ -284,7 +297,8 @@ static void on_udp(void *ctx, uint32_t events)
 	struct resolver *r = ctx;
 	for (int k = 0; k < BURST; k++) {
 		struct asker a = {.client_len = sizeof(a.client)};
-		ssize_t n = recvfrom(r->o.udp_fd, r->in, sizeof(r->in), MSG_DONTWAIT, &a.client.sa, &a.client_len);
+		ssize_t n =
+		    recvfrom(r->o.udp_fd, r->in, sizeof(r->in), MSG_DONTWAIT, &a.client.sa, &a.client_len);
 		if (n < 0)
 			return;
 		on_query(r, r->in, (size_t)n, &a);
@@ -322,7 +336,8 @@ static void on_servers(void *ctx, uint32_t events)
 			for (int burst = 0; burst < BURST; burst++) {
 				n = recv(r->o.server_fd[s][k], r->in, sizeof(r->in), MSG_DONTWAIT);
 				if (n < 0)
-					break; /* nothing, or an ICMP error: the next server is tried when it is time */
+					break; /* nothing, or an ICMP error: the next server is tried when it
+						  is time */
 				on_answer(r, s, r->in, (size_t)n);
 			}
 		}

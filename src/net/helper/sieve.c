@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: passt turns each packet into a system call of its user: a packet to 127.0.0.1 becomes a datagram to the host's own loopback, if
- * the sandbox is rude enough to send one. So the destination decides, before passt sees it, and so does the source, as the router's rules do it
- * with root. Only the fixed headers are read; what is neither ARP, IPv4 nor IPv6 does not pass.
+ * Theory of operation: passt turns each packet into a system call of its user: a packet to 127.0.0.1 becomes
+ * a datagram to the host's own loopback, if the sandbox is rude enough to send one. So the destination
+ * decides, before passt sees it, and so does the source, as the router's rules do it with root. Only the
+ * fixed headers are read; what is neither ARP, IPv4 nor IPv6 does not pass.
  */
 #include "net/helper/sieve.h"
 
@@ -22,7 +23,8 @@ static uint16_t get16(const uint8_t *p)
 static bool prefix_is(const uint8_t *a, const uint8_t *prefix, unsigned bits)
 {
 	unsigned bytes = bits / 8, rest = bits % 8;
-	return memcmp(a, prefix, bytes) == 0 && (rest == 0 || ((a[bytes] ^ prefix[bytes]) >> (8 - rest)) == 0);
+	return memcmp(a, prefix, bytes) == 0 &&
+	       (rest == 0 || ((a[bytes] ^ prefix[bytes]) >> (8 - rest)) == 0);
 }
 
 bool sieve_forbidden(const struct ip_addr *a)
@@ -30,13 +32,13 @@ bool sieve_forbidden(const struct ip_addr *a)
 	static const struct {
 		uint8_t family, bits, prefix[16];
 	} list[] = {
-	    {AF_INET, 8, {0}},		   /* 0.0.0.0 is this host */
+	    {AF_INET, 8, {0}}, /* 0.0.0.0 is this host */
 	    {AF_INET, 8, {127}},
-	    {AF_INET, 16, {169, 254}},	   /* link-local, and most clouds' metadata */
+	    {AF_INET, 16, {169, 254}}, /* link-local, and most clouds' metadata */
 	    {AF_INET, 32, {100, 100, 100, 200}},
 	    {AF_INET, 32, {192, 0, 0, 192}},
-	    {AF_INET, 3, {224}},	   /* multicast, reserved, broadcast */
-	    {AF_INET6, 64, {0}},	   /* ::, ::1, and all ways to write an IPv4 address there */
+	    {AF_INET, 3, {224}}, /* multicast, reserved, broadcast */
+	    {AF_INET6, 64, {0}}, /* ::, ::1, and all ways to write an IPv4 address there */
 	    {AF_INET6, 10, {0xfe, 0x80}},
 	    {AF_INET6, 10, {0xfe, 0xc0}},
 	    {AF_INET6, 8, {0xff}},
@@ -99,7 +101,8 @@ static bool pass6(const struct sieve *s, const uint8_t *p, size_t n)
 	memcpy(src.b, p + 8, 16);
 	memcpy(dst.b, p + 24, 16);
 	/* Neighbour discovery: to the link, from any address of the link. Nothing of it leaves passt. */
-	bool link_src = (src.b[0] == 0xfe && (src.b[1] & 0xc0) == 0x80) || same(&src, &s->addr6) || src.b[15] == 0;
+	bool link_src =
+	    (src.b[0] == 0xfe && (src.b[1] & 0xc0) == 0x80) || same(&src, &s->addr6) || src.b[15] == 0;
 	bool link_dst = dst.b[0] == 0xff || (dst.b[0] == 0xfe && (dst.b[1] & 0xc0) == 0x80);
 	if (link_dst)
 		return p[6] == IPPROTO_ICMPV6 && link_src && n >= 48 && p[40] >= 133 && p[40] <= 136;

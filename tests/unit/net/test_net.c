@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Networks, as far as they need no network: the command line's words, the sandbox's files, named networks, DNS messages, the sieve. */
+/* Networks, as far as they need no network: the command line's words, the sandbox's files, named networks,
+ * DNS messages, the sieve. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -44,11 +45,31 @@ static void ports_are_read_as_docker_reads_them_but_on_loopback(void **state)
 	    {"[2001:DB8::1]::80", "[2001:db8::1]:0 -> 80/tcp", 1},
 	    {"8000-8009:80-89", "127.0.0.1:8000 -> 80/tcp", 10},
 	    {"80-81", "127.0.0.1:0 -> 80/tcp", 2},
-	    {"", NULL, 0}, {":", NULL, 0}, {":80", "127.0.0.1:0 -> 80/tcp", 1}, {"80:", NULL, 0}, {"0:80", "127.0.0.1:0 -> 80/tcp", 1}, {"0", NULL, 0}, {"80:0", NULL, 0},
-	    {"65536:80", NULL, 0}, {"80:65536", NULL, 0}, {"a:80", NULL, 0}, {"80:80/sctp", NULL, 0}, {"80:80/", NULL, 0},
-	    {"localhost:80:80", NULL, 0}, {"::1:80:80", NULL, 0}, {"[127.0.0.1]:80:80", NULL, 0}, {"[::1:80:80", NULL, 0},
-	    {"8000-8001:80-82", NULL, 0}, {"81-80:80-81", NULL, 0}, {"80-", NULL, 0}, {"-80:80", NULL, 0}, {"1-300:1-300", NULL, 0},
-	    {" 80:80", NULL, 0}, {"80:+80", NULL, 0}, {"1:2:3:4", NULL, 0}, {"99999999999999999999:80", NULL, 0},
+	    {"", NULL, 0},
+	    {":", NULL, 0},
+	    {":80", "127.0.0.1:0 -> 80/tcp", 1},
+	    {"80:", NULL, 0},
+	    {"0:80", "127.0.0.1:0 -> 80/tcp", 1},
+	    {"0", NULL, 0},
+	    {"80:0", NULL, 0},
+	    {"65536:80", NULL, 0},
+	    {"80:65536", NULL, 0},
+	    {"a:80", NULL, 0},
+	    {"80:80/sctp", NULL, 0},
+	    {"80:80/", NULL, 0},
+	    {"localhost:80:80", NULL, 0},
+	    {"::1:80:80", NULL, 0},
+	    {"[127.0.0.1]:80:80", NULL, 0},
+	    {"[::1:80:80", NULL, 0},
+	    {"8000-8001:80-82", NULL, 0},
+	    {"81-80:80-81", NULL, 0},
+	    {"80-", NULL, 0},
+	    {"-80:80", NULL, 0},
+	    {"1-300:1-300", NULL, 0},
+	    {" 80:80", NULL, 0},
+	    {"80:+80", NULL, 0},
+	    {"1:2:3:4", NULL, 0},
+	    {"99999999999999999999:80", NULL, 0},
 	};
 	for (size_t k = 0; k < ARRAY_LEN(cases); k++) {
 		struct net_publish *list = NULL;
@@ -79,12 +100,35 @@ static void other_words_are_checked(void **state)
 		const char *text;
 		bool good;
 	} cases[] = {
-	    {0, "02:00:00:00:00:01", true}, {0, "02:00:00:00:00:0g", false}, {0, "01:00:5e:00:00:01", false}, {0, "00:00:00:00:00:00", false},
-	    {0, "ff:ff:ff:ff:ff:ff", false}, {0, "2:0:0:0:0:1", false}, {0, "02:00:00:00:00:01:02", false}, {0, "", false},
-	    {1, "192.0.2.1", true}, {1, "2001:db8::1", true}, {1, "dns.example", false}, {1, "192.0.2.1 ", false}, {1, "", false},
-	    {2, "db:192.0.2.1", true}, {2, "db=2001:db8::1", true}, {2, "db:2001:db8::1", true}, {2, "db", false}, {2, ":192.0.2.1", false},
-	    {2, "db:x", false}, {2, "d b:192.0.2.1", false}, {2, "d\nb:192.0.2.1", false}, {2, "db:host-gateway", false},
-	    {3, "shop", true}, {3, "a.b_c-1", true}, {3, "", false}, {3, ".x", false}, {3, "-x", false}, {3, "a/b", false}, {3, "a b", false},
+	    {0, "02:00:00:00:00:01", true},
+	    {0, "02:00:00:00:00:0g", false},
+	    {0, "01:00:5e:00:00:01", false},
+	    {0, "00:00:00:00:00:00", false},
+	    {0, "ff:ff:ff:ff:ff:ff", false},
+	    {0, "2:0:0:0:0:1", false},
+	    {0, "02:00:00:00:00:01:02", false},
+	    {0, "", false},
+	    {1, "192.0.2.1", true},
+	    {1, "2001:db8::1", true},
+	    {1, "dns.example", false},
+	    {1, "192.0.2.1 ", false},
+	    {1, "", false},
+	    {2, "db:192.0.2.1", true},
+	    {2, "db=2001:db8::1", true},
+	    {2, "db:2001:db8::1", true},
+	    {2, "db", false},
+	    {2, ":192.0.2.1", false},
+	    {2, "db:x", false},
+	    {2, "d b:192.0.2.1", false},
+	    {2, "d\nb:192.0.2.1", false},
+	    {2, "db:host-gateway", false},
+	    {3, "shop", true},
+	    {3, "a.b_c-1", true},
+	    {3, "", false},
+	    {3, ".x", false},
+	    {3, "-x", false},
+	    {3, "a/b", false},
+	    {3, "a b", false},
 	    {3, "..", false},
 	};
 	for (size_t k = 0; k < ARRAY_LEN(cases); k++) {
@@ -103,13 +147,17 @@ static void other_words_are_checked(void **state)
 static void resolv_conf_is_read_and_written(void **state)
 {
 	struct resolv r;
-	resolv_parse("# comment\nnameserver 192.0.2.1 # the first\n;x\nnameserver\t2001:db8::1\nnameserver nonsense\nnameserver 192.0.2.3\n"
-		     "nameserver 192.0.2.4\ndomain old.example\nsearch a.example b.example\noptions ndots:2 \x1b[31m edns0\r\n",
+	resolv_parse("# comment\nnameserver 192.0.2.1 # the first\n;x\nnameserver\t2001:db8::1\nnameserver "
+		     "nonsense\nnameserver 192.0.2.3\n"
+		     "nameserver 192.0.2.4\ndomain old.example\nsearch a.example b.example\noptions ndots:2 "
+		     "\x1b[31m edns0\r\n",
 		     &r);
 	assert_int_equal(r.n_servers, 3);
 	char *text = resolv_text(&r, NULL);
-	assert_string_equal(text, "nameserver 192.0.2.1\nnameserver 2001:db8::1\nnameserver 192.0.2.3\nsearch a.example b.example\n"
-				  "options ndots:2 edns0\n");
+	assert_string_equal(
+	    text,
+	    "nameserver 192.0.2.1\nnameserver 2001:db8::1\nnameserver 192.0.2.3\nsearch a.example b.example\n"
+	    "options ndots:2 edns0\n");
 	free(text);
 	text = resolv_text(&r, "10.213.0.1");
 	assert_true(strncmp(text, "nameserver 10.213.0.1\nsearch", 28) == 0);
@@ -125,7 +173,8 @@ static void servers_that_a_sandbox_cannot_reach_are_known(void **state)
 	static const struct {
 		const char *addr;
 		bool unreachable;
-	} cases[] = {{"127.0.0.1", true}, {"127.0.0.53", true}, {"::1", true}, {"fe80::1", true}, {"169.254.169.254", true}, {"0.0.0.0", true},
+	} cases[] = {{"127.0.0.1", true},  {"127.0.0.53", true},      {"::1", true},
+		     {"fe80::1", true},	   {"169.254.169.254", true}, {"0.0.0.0", true},
 		     {"192.0.2.1", false}, {"2001:db8::1", false}};
 	for (size_t k = 0; k < ARRAY_LEN(cases); k++) {
 		struct ip_addr a;
@@ -253,7 +302,8 @@ static void dns_queries_are_read(void **state)
 
 	n = make_query(p, "db", DNS_A);
 	assert_true(dns_parse_query(p, n, &q));
-	size_t len = dns_respond(p, &q, DNS_NOERROR, (const uint8_t *)"\x0a\xd5\x00\x10", 4, 1, 5, out, sizeof(out));
+	size_t len =
+	    dns_respond(p, &q, DNS_NOERROR, (const uint8_t *)"\x0a\xd5\x00\x10", 4, 1, 5, out, sizeof(out));
 	assert_int_equal(len, n + 16);
 	assert_memory_equal(out, "\x12\x34\x85\x80\x00\x01\x00\x01\x00\x00\x00\x00", 12);
 	assert_memory_equal(out + n, "\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x05\x00\x04\x0a\xd5\x00\x10", 16);
@@ -287,10 +337,17 @@ static void reverse_names_are_addresses(void **state)
 	uint8_t a[16];
 	assert_int_equal(dns_reverse_address("16.0.213.10.in-addr.arpa", a), 4);
 	assert_memory_equal(a, "\x0a\xd5\x00\x10", 4);
-	assert_int_equal(dns_reverse_address("1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa", a), 16);
+	assert_int_equal(dns_reverse_address(
+			     "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa", a),
+			 16);
 	assert_memory_equal(a, "\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01", 16);
-	static const char *const bad[] = {"", "in-addr.arpa", "1.2.3.in-addr.arpa", "1.2.3.4.in-addr.arpa.x", "256.1.1.1.in-addr.arpa",
-					  "g.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa"};
+	static const char *const bad[] = {
+	    "",
+	    "in-addr.arpa",
+	    "1.2.3.in-addr.arpa",
+	    "1.2.3.4.in-addr.arpa.x",
+	    "256.1.1.1.in-addr.arpa",
+	    "g.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa"};
 	for (size_t k = 0; k < ARRAY_LEN(bad); k++)
 		assert_int_equal(dns_reverse_address(bad[k], a), 0);
 }
@@ -397,7 +454,8 @@ static void the_sieve_lets_through_what_goes_out_and_nothing_to_the_host(void **
 
 static void a_port_in_use_is_named(void **state)
 {
-	struct net_publish p[2] = {{.addr = "127.0.0.1", .guest_port = 80, .proto = IPPROTO_TCP}, {.addr = "127.0.0.1", .guest_port = 80, .proto = IPPROTO_TCP}};
+	struct net_publish p[2] = {{.addr = "127.0.0.1", .guest_port = 80, .proto = IPPROTO_TCP},
+				   {.addr = "127.0.0.1", .guest_port = 80, .proto = IPPROTO_TCP}};
 	struct ports a, b;
 	struct cai_error err;
 	char number[16];
@@ -412,7 +470,8 @@ static void a_port_in_use_is_named(void **state)
 	ports_free(&a);
 	assert_int_equal(ports_bind(p + 1, 1, &b, &err), 0);
 	ports_free(&b);
-	struct net_publish foreign = {.addr = "192.0.2.1", .host_port = 8080, .guest_port = 80, .proto = IPPROTO_TCP};
+	struct net_publish foreign = {
+	    .addr = "192.0.2.1", .host_port = 8080, .guest_port = 80, .proto = IPPROTO_TCP};
 	assert_int_equal(ports_bind(&foreign, 1, &b, &err), -1);
 	assert_non_null(strstr(err.text, "no such address"));
 }
@@ -448,7 +507,9 @@ static void the_proxy_resets_what_the_sandbox_refuses(void **state)
 	assert_int_equal(ports_bind(&p, 1, &ports, NULL), 0);
 	struct proxy *x = proxy_new(l, &t, NULL);
 	assert_int_equal(proxy_add_tcp(x, ports.fd[0], false, 1, NULL), 0);
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(ports.list[0].host_port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in a = {.sin_family = AF_INET,
+				.sin_port = htons(ports.list[0].host_port),
+				.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	int c = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	assert_int_equal(connect(c, (struct sockaddr *)&a, sizeof(a)), 0);
 	for (int k = 0; k < 100 && recv(c, &byte, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN; k++) {
