@@ -5,10 +5,10 @@ import struct
 
 FD = 3
 MAGIC, VERSION = 0x4E534943, 2
-CONFIGURE, START, PAUSE, RESUME, QUERY, STOP = 1, 2, 3, 4, 5, 6
+CONFIGURE, START, PAUSE, RESUME, QUERY, STOP, SNAPSHOT = range(1, 8)
 OK, ERROR, STATUS = 64, 65, 66
 READY, ENDED = 128, 129
-FD_KERNEL, FD_INITRD, FD_CONSOLE, FD_CONSOLE_IN, FD_VSOCK, FD_LISTEN, FD_KVM = range(7)
+FD_KERNEL, FD_INITRD, FD_CONSOLE, FD_CONSOLE_IN, FD_VSOCK, FD_LISTEN, FD_KVM, FD_STATE, FD_CODE, FD_MEMORY = range(10)
 ACCEL_SOFT, ACCEL_KVM = 1, 2
 DISK_READONLY = 1
 ENDS = {1: "poweroff", 2: "reset", 3: "panic", 4: "triple fault", 5: "stopped", 6: "accelerator lost", 7: "jail", 8: "internal"}
@@ -68,15 +68,21 @@ class Client:
         reason, length = struct.unpack_from("<II", body)
         return "%s: %s" % (ENDS.get(reason, reason), body[8 : 8 + length].decode(errors="replace"))
 
-    def configure(self, vcpus, mem_bytes, accel, cpu_model, cmdline, fds, disks=(), code_cache=0):
-        """fds: {FD_*: descriptor}; disks: [(descriptor, flags, id)]. Descriptors stay the caller's."""
+    def configure(self, vcpus, mem_bytes, accel, cpu_model, cmdline, fds, disks=(), code_cache=0, shares=()):
+        """fds: {FD_*: descriptor}; disks: [(descriptor, flags, id)]; shares: [(descriptor, tag)]. Descriptors stay the caller's."""
         bits = sum(1 << k for k in fds)
         body = struct.pack("<IIQI16sQ", 0, vcpus, mem_bytes, accel, cpu_model.encode(), code_cache)
         body += string(cmdline.encode()) + bytes(16) + struct.pack("<II", bits, len(disks))
         for _, flags, name in disks:
             body += struct.pack("<I20s", flags, name.encode())
-        body += struct.pack("<II", 0, 0)
-        self.request(CONFIGURE, body, [fds[k] for k in sorted(fds)] + [d[0] for d in disks])
+        body += struct.pack("<II", 0, len(shares))
+        for _, tag in shares:
+            body += struct.pack("<36sI", tag.encode(), 0)
+        self.request(CONFIGURE, body, [fds[k] for k in sorted(fds)] + [d[0] for d in disks] + [s[0] for s in shares])
+
+    def snapshot(self, state, memory, flags=0):
+        """Writes a snapshot to two empty files."""
+        self.request(SNAPSHOT, struct.pack("<I16s", flags, b""), [state, memory])
 
     def start(self):
         self.request(START)
