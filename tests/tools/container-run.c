@@ -192,11 +192,11 @@ static void parse(struct options *o, int argc, char **argv)
 	s->cap_drop = o->drop;
 }
 
-static void put(int fd, struct buf *b)
+static int put(int fd, struct buf *b)
 {
-	if (b->failed || file_write_full(fd, b->p, b->len) < 0)
-		fail("cannot write to the agent");
+	int r = b->failed ? -1 : file_write_full(fd, b->p, b->len);
 	buf_free(b);
+	return r;
 }
 
 static unsigned get(int fd, uint8_t **body, uint32_t *len)
@@ -224,7 +224,8 @@ static int command(struct options *o, int fd, double *started)
 	struct buf b = {0};
 	agent_put_setup(&b, &(struct agent_setup){.hostname = (char[]){""}});
 	agent_put_start(&b, &m);
-	put(fd, &b);
+	if (put(fd, &b) < 0)
+		return -1;
 	for (;;) {
 		uint8_t *body;
 		uint32_t len;
@@ -254,9 +255,11 @@ static int command(struct options *o, int fd, double *started)
 static int connect_agent(const struct sockaddr_un *sa)
 {
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || connect(fd, (const struct sockaddr *)sa, sizeof(*sa)) < 0)
-		fail("cannot connect to the agent");
-	return fd;
+	if (fd >= 0 && connect(fd, (const struct sockaddr *)sa, sizeof(*sa)) == 0)
+		return fd;
+	if (fd >= 0)
+		close(fd);
+	return -1; /* the agent has gone away */
 }
 
 /* A process that starts o->meanwhile in the container until it is killed. */
@@ -273,6 +276,8 @@ static pid_t start_meanwhile(const struct options *o, const struct sockaddr_un *
 	for (;;) {
 		double unused;
 		int fd = connect_agent(sa);
+		if (fd < 0)
+			_exit(0);
 		command(&again, fd, &unused);
 		close(fd);
 	}
@@ -287,6 +292,14 @@ static void show_stats(const struct container *c)
 	fprintf(stderr, "stats: have=%x memory=%llu peak=%llu limit=%llu oom_kills=%llu cpu_ns=%llu pids=%llu pids_limit=%llu\n", s.have,
 		(unsigned long long)s.memory, (unsigned long long)s.memory_peak, (unsigned long long)s.memory_limit, (unsigned long long)s.oom_kills,
 		(unsigned long long)s.cpu_ns, (unsigned long long)s.pids, (unsigned long long)s.pids_limit);
+}
+
+static int freeze(const struct options *o, const struct container *c, struct cai_error *err)
+{
+	if (container_freeze(c, err) < 0)
+		return -1;
+	usleep(o->freeze_ms * 1000);
+	return container_thaw(c, err);
 }
 
 static int run(struct options *o, unsigned turn)
@@ -319,15 +332,13 @@ static int run(struct options *o, unsigned turn)
 	close(s.listen_fd);
 	cleanup_close int fd = connect_agent(&sa);
 	pid_t other = start_meanwhile(o, &sa);
-	if (o->freeze_ms) {
-		if (container_freeze(&c, &err) < 0)
-			fail(err.text);
-		usleep(o->freeze_ms * 1000);
-		if (container_thaw(&c, &err) < 0)
-			fail(err.text);
+	if (o->freeze_ms && freeze(o, &c, &err) < 0) {
+		container_destroy(&c, NULL);
+		unlink(sa.sun_path);
+		fail(err.text);
 	}
 	t[3] = t[2];
-	int status = command(o, fd, &t[3]);
+	int status = fd < 0 ? -1 : command(o, fd, &t[3]);
 	t[4] = ms();
 	unlink(sa.sun_path);
 	if (other > 0) {
@@ -352,6 +363,7 @@ int main(int argc, char **argv)
 	struct options o = {.agent = getenv("CAISSON_INIT"), .repeat = 1};
 	o.spec.image_fd = o.spec.netns_fd = -1;
 	parse(&o, argc, argv);
+	signal(SIGPIPE, SIG_IGN);
 	o.spec.agent_fd = open_or_fail(o.agent, O_RDONLY);
 	int status = 0;
 	for (unsigned i = 0; i < o.repeat; i++)
