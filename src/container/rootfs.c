@@ -166,8 +166,11 @@ int rootfs_make(struct child *c, struct cai_error *err)
 	if (c->spec->discard || !c->spec->upper_dir)
 		options[n++] = (struct mount_option){"volatile", NULL};
 	c->root_fd = mount_new("overlay", options, n, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, err);
-	if (c->root_fd < 0)
+	if (c->root_fd < 0) {
+		/* Before 5.19 an overlay took no idmapped layers. */
+		c->report.no_idmap = c->userns_fd >= 0 && err->errnum == EINVAL;
 		return -1;
+	}
 	return stage(c->root_fd, err);
 }
 
