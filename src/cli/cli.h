@@ -80,6 +80,7 @@ int cmd_events(int argc, char **argv);
 int cmd_pull(int argc, char **argv);
 int cmd_image(int argc, char **argv);
 int cmd_network(int argc, char **argv);
+int cmd_template(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 void help_run(void);
@@ -107,6 +108,7 @@ void help_events(void);
 void help_pull(void);
 void help_image(void);
 void help_network(void);
+void help_template(void);
 void help_doctor(void);
 void help_version(void);
 
@@ -132,9 +134,10 @@ struct cli_parse {
 };
 extern const struct cli_option options_run[], options_start[], options_stop[], options_kill[], options_help[], options_rm[], options_ps[], options_json[],
 	options_logs[], options_exec[], options_cp[], options_stats[], options_update[], options_events[], options_pull[], options_image[],
-	options_network[], options_doctor[], options_version[];
+	options_network[], options_template[], options_doctor[], options_version[];
 const struct cli_action *action_image(size_t i);
 const struct cli_action *action_network(size_t i);
+const struct cli_action *action_template(size_t i);
 extern const char *const ps_filter_keys[]; /* ends with NULL */
 
 /* `caisson __complete WORD...`: prints what the last WORD may become. */

@@ -48,6 +48,7 @@ const struct cli_command cli_commands[] = {
     {"events", "print what happens to sandboxes", cmd_events, help_events, options_events, WORD_NONE, WORD_NONE, NULL},
     {"pull", "fetch an image from a registry", cmd_pull, help_pull, options_pull, WORD_IMAGE, WORD_NONE, NULL},
     {"image", "import, list, inspect and remove images", cmd_image, help_image, options_image, WORD_NONE, WORD_NONE, action_image},
+    {"template", "make, list and remove saved machines", cmd_template, help_template, options_template, WORD_NONE, WORD_NONE, action_template},
     {"network", "make, list and remove named networks", cmd_network, help_network, options_network, WORD_NONE, WORD_NONE, action_network},
     {"doctor", "say what this host offers, what is missing and how to mend it", cmd_doctor, help_doctor, options_doctor, WORD_NONE, WORD_NONE, NULL},
     {"version", "print the version", cmd_version, help_version, options_version, WORD_NONE, WORD_NONE, NULL},

@@ -78,6 +78,7 @@ static void help(const char *command)
 	     "      --append WORDS       add to the kernel's command line\n"
 	     "      --console            join the serial console instead of running a command through the\n"
 	     "                           agent, for kernels and initramfs of others; Ctrl-\\ ends it\n"
+	     "      --cold               boot, even where a saved machine could be restored (see caisson template)\n"
 	     "      --debug              show the guest's console and Caisson's own steps on standard error\n"
 	     "\n"
 	     "exit status: the command's own; 128 + n when signal n ended it; 127 command not found,\n"
@@ -98,7 +99,7 @@ void help_create(void)
 enum {
 	O_ROOTFS, O_ENV, O_ENV_FILE, O_WORKDIR, O_USER, O_INTERACTIVE, O_TTY, O_DETACH, O_NAME, O_HOSTNAME, O_LABEL, O_RM, O_PULL, O_STOP_SIGNAL,
 	O_STOP_TIMEOUT, O_CIDFILE, O_ENTRYPOINT, O_ENGINE, O_TRUST, O_BOUNDARY, O_ACCEL, O_VOLUME, O_TMPFS, O_DISK, O_EPHEMERAL, O_READ_ONLY,
-	O_PUBLISH, O_NETWORK, O_DNS, O_ADD_HOST, O_MAC, O_CPUS, O_MEMORY, O_PIDS, O_KERNEL, O_INITRD, O_APPEND, O_CONSOLE, O_DEBUG, O_QUIET, O_HELP,
+	O_PUBLISH, O_NETWORK, O_DNS, O_ADD_HOST, O_MAC, O_CPUS, O_MEMORY, O_PIDS, O_KERNEL, O_INITRD, O_APPEND, O_CONSOLE, O_COLD, O_DEBUG, O_QUIET, O_HELP,
 };
 
 const struct cli_option options_run[] = {
@@ -141,6 +142,7 @@ const struct cli_option options_run[] = {
     {"initrd", 0, WORD_FILE, O_INITRD},
     {"append", 0, OPT_VALUE, O_APPEND},
     {"console", 0, OPT_FLAG, O_CONSOLE},
+    {"cold", 0, OPT_FLAG, O_COLD},
     {"debug", 0, OPT_FLAG, O_DEBUG},
     {"quiet", 'q', OPT_FLAG, O_QUIET},
     {"help", 'h', OPT_FLAG, O_HELP},
@@ -380,6 +382,9 @@ static int set(void *ctx, int id, const char *v, struct cai_error *err)
 		return 0;
 	case O_CONSOLE:
 		s->console = true;
+		return 0;
+	case O_COLD:
+		s->cold = true;
 		return 0;
 	case O_DEBUG:
 		s->debug = true;

@@ -64,5 +64,7 @@ static inline const struct engine_ops *engine_of(enum engine_kind k)
 
 /* Adds to the agent's SETUP what this engine needs: disks, mounts. Strings are borrowed from the plan. */
 void engine_microvm_setup(struct engine *e, struct agent_setup *m);
+/* Makes the template of the plan's image anew, for machines on such a network; warm as for template_get. */
+int engine_microvm_template(const struct sandbox_plan *p, const struct net *net, char *const *warm, struct cai_error *err);
 
 #endif

@@ -23,6 +23,7 @@
 #include "sandbox/quota.h"
 #include "sandbox/monitor.h"
 #include "sandbox/shares.h"
+#include "sandbox/template.h"
 #include "sandbox/watch.h"
 
 #define LOG_KEEP   2048
@@ -46,6 +47,7 @@ struct microvm {
 	struct control_ended ended; /* reason 0: not received */
 	char refusal[480];	    /* text of the monitor's ERROR */
 	bool have_upper;
+	char template[64]; /* that it was restored from; "": it booted */
 };
 
 static struct microvm *vm(struct engine *e)
@@ -247,35 +249,54 @@ static void add_net(const struct net *net, struct control_config *c)
 	c->n_nets++;
 }
 
+/* The machine's shape; descriptors in c stay their owners'. */
+static void shape(const struct sandbox_plan *p, const struct net *net, struct control_config *c)
+{
+	const struct sandbox_spec *spec = p->spec;
+	control_config_init(c);
+	c->vcpus = spec->cpus;
+	c->mem_bytes = spec->memory & ~0xfffull;
+	c->accel = p->accel.kvm ? CONTROL_ACCEL_KVM : CONTROL_ACCEL_SOFT;
+	strcpy(c->cpu_model, "v2");
+	c->cmdline = p->cmdline;
+	c->fd[CONTROL_FD_KERNEL] = p->kernel;
+	c->fd[CONTROL_FD_INITRD] = p->initrd;
+	c->fd[CONTROL_FD_KVM] = p->kvm;
+	c->n_disks = 1;
+	c->disk[0].flags = CONTROL_DISK_READONLY;
+	strcpy(c->disk[0].id, "root");
+	c->disk_fd[0] = p->root.fd;
+	if (!spec->ephemeral && !spec->read_only && !spec->console) {
+		strcpy(c->disk[1].id, "upper");
+		c->n_disks = 2;
+	}
+	add_net(net, c);
+}
+
+int engine_microvm_template(const struct sandbox_plan *p, const struct net *net, char *const *warm, struct cai_error *err)
+{
+	struct control_config c;
+	struct template t;
+	shape(p, net, &c);
+	int r = template_get(p, &c, warm, true, &t, err);
+	template_close(&t);
+	return r;
+}
+
 static int configure(struct microvm *m, struct net *net, struct cai_error *err)
 {
 	const struct sandbox_plan *p = m->plan;
 	const struct sandbox_spec *spec = p->spec;
 	struct control_config c;
-	control_config_init(&c);
-	c.vcpus = spec->cpus;
-	c.mem_bytes = spec->memory & ~0xfffull;
-	c.accel = p->accel.kvm ? CONTROL_ACCEL_KVM : CONTROL_ACCEL_SOFT;
-	strcpy(c.cpu_model, "v2");
-	c.cmdline = p->cmdline;
-	c.fd[CONTROL_FD_KERNEL] = p->kernel;
-	c.fd[CONTROL_FD_INITRD] = p->initrd;
-	c.fd[CONTROL_FD_KVM] = p->kvm;
-	c.n_disks = 1;
-	c.disk[0].flags = CONTROL_DISK_READONLY;
-	strcpy(c.disk[0].id, "root");
-	c.disk_fd[0] = p->root.fd;
 	cleanup_close int upper = -1, sock = -1, con_out = -1, con_in = -1;
-	if (!spec->ephemeral && !spec->read_only && !spec->console) {
+	shape(p, net, &c);
+	if (c.n_disks == 2) {
 		upper = disk_open((struct store *)&p->store, m->dir, spec->disk, err);
 		if (upper < 0)
 			return -1;
-		strcpy(c.disk[1].id, "upper");
 		c.disk_fd[1] = upper;
-		c.n_disks = 2;
 		m->have_upper = true;
 	}
-	add_net(net, &c);
 	m->shares = shares_start(m->loop, spec, &c, err);
 	if (!m->shares)
 		return -1;
@@ -293,7 +314,16 @@ static int configure(struct microvm *m, struct net *net, struct cai_error *err)
 	/* No listener for further control clients: with one, the monitor would outlive its runner. */
 	c.fd[CONTROL_FD_CONSOLE] = con_out;
 	c.fd[CONTROL_FD_CONSOLE_IN] = con_in;
-	return monitor_boot(&m->mon, &c, err);
+	struct template t;
+	struct cai_error why = {0};
+	if (spec->cold || template_get(p, &c, NULL, false, &t, &why) < 0) {
+		log_debug("the machine boots: %s", why.text);
+		return monitor_boot(&m->mon, &c, err);
+	}
+	snprintf(m->template, sizeof(m->template), "%s", t.name);
+	int r = monitor_restore(&m->mon, &t, &c, err);
+	template_close(&t);
+	return r;
 }
 
 static void free_vm(struct engine *e)
@@ -304,6 +334,9 @@ static void free_vm(struct engine *e)
 	watch_set(&m->w_control, 0);
 	watch_set(&m->w_log, 0);
 	monitor_stop(&m->mon);
+	/* One that the monitor does not take is of no use to anybody: the next sandbox makes it anew. */
+	if (m->refusal[0] && m->template[0])
+		template_remove((struct store *)&m->plan->store, m->template, NULL);
 	console_free(m->console);
 	shares_stop(m->shares);
 	quota_free(m->limits);

@@ -245,12 +245,12 @@ static void on_output(void *ctx, int fd, const void *p, size_t n)
 	logfile_write(s->log, fd, p, n);
 }
 
-static int make_network(struct sandbox *s, struct cai_error *err)
+static int make_network(const struct sandbox_plan *p, const char *id, struct net *net, struct cai_error *err)
 {
-	const struct sandbox_spec *sp = s->spec;
+	const struct sandbox_spec *sp = p->spec;
 	struct net_request r = {
-		.root_fd = s->plan->store.root_fd,
-		.id = s->dir->id,
+		.root_fd = p->store.root_fd,
+		.id = id,
 		.name = sp->name,
 		.hostname = sp->hostname ? sp->hostname : sp->name,
 		.mode = !sp->network ? NET_PRIVATE : !strcmp(sp->network, "none") ? NET_NONE : NET_NAMED,
@@ -281,7 +281,7 @@ static int make_network(struct sandbox *s, struct cai_error *err)
 	if (rc == 0 && n && r.mode == NET_NONE)
 		rc = cai_fail(err, EINVAL, "-p has no meaning with --network none");
 	if (rc == 0)
-		rc = net_setup(&r, &s->net, err);
+		rc = net_setup(&r, net, err);
 	free(pub);
 	return rc;
 }
@@ -395,8 +395,9 @@ int sandbox_create(const struct sandbox_plan *p, struct sandbox_dir *d, struct s
 
 static int begin(struct sandbox *s, struct cai_error *err)
 {
+	const struct sandbox_plan *p = s->plan;
 	struct engine_hooks h = {.booted = on_booted, .gone = on_gone, .ctx = s, .in = s->hooks.in, .out = s->hooks.out, .err = s->hooks.err};
-	if (!(s->timer = loop_add_timer(s->loop, on_timer, s, err)) || !(s->log = logfile_open(s->dir, err)) || make_network(s, err) < 0)
+	if (!(s->timer = loop_add_timer(s->loop, on_timer, s, err)) || !(s->log = logfile_open(s->dir, err)) || make_network(p, s->dir->id, &s->net, err) < 0)
 		return -1;
 	s->engine = s->ops->start(s->loop, s->plan, s->dir, &s->net, &h, err);
 	net_release_fds(&s->net);
@@ -610,6 +611,17 @@ void sandbox_finish(struct sandbox *s)
 	}
 	runner_free(s->runner);
 	free(s);
+}
+
+int sandbox_template(const struct sandbox_plan *p, char *const *warm, struct cai_error *err)
+{
+	struct net net;
+	net_init(&net);
+	int r = make_network(p, "template", &net, err);
+	if (r == 0)
+		r = engine_microvm_template(p, &net, warm, err);
+	net_teardown(&net);
+	return r;
 }
 
 void sandbox_sweep(struct store *st, const struct sandbox_dir *d)

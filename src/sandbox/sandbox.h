@@ -65,4 +65,7 @@ const char *sandbox_warning(const struct sandbox *s);	   /* of its network: one 
 /* Ends what is left, writes the record, or with spec->remove removes all. Frees s; dir stays open (and locked) unless removed. */
 void sandbox_finish(struct sandbox *s);
 
+/* Makes the template of the plan's image anew (template.h); warm: the NULL-terminated command to run in it first, or NULL. */
+int sandbox_template(const struct sandbox_plan *p, char *const *warm, struct cai_error *err);
+
 #endif

@@ -66,6 +66,7 @@ struct sandbox_spec {
 	bool detached;		/* -d */
 	bool remove;		/* --rm */
 	bool console; /* the guest's serial port instead of the agent: for kernels and initramfs of others */
+	bool cold;    /* boot, even where a template could be restored */
 	bool debug;   /* show the serial console and the monitor's own lines on stderr */
 	int stop_signal;	/* 0: SIGTERM */
 	unsigned stop_timeout;	/* seconds */

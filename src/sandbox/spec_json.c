@@ -56,6 +56,7 @@ static const struct member {
 	M("detached", T_BOOL, detached),
 	M("remove", T_BOOL, remove),
 	M("console", T_BOOL, console),
+	M("cold", T_BOOL, cold),
 	M("stop_signal", T_INT, stop_signal),
 	M("stop_timeout", T_UINT, stop_timeout),
 #undef M
