@@ -175,6 +175,14 @@ void nft_elements(struct nft *t, const char *set, uint32_t id, const void *keys,
 	nl_end(&t->b);
 }
 
+void nft_flush_set(struct nft *t, const char *set)
+{
+	begin(t, NFT_MSG_DELSETELEM, 0);
+	nl_attr_str(&t->b, NFTA_SET_ELEM_LIST_TABLE, t->table);
+	nl_attr_str(&t->b, NFTA_SET_ELEM_LIST_SET, set);
+	nl_end(&t->b);
+}
+
 void nft_rule(struct nft *t, const char *chain)
 {
 	begin(t, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND);

@@ -46,6 +46,9 @@ void nft_set(struct nft *t, const char *name, uint32_t id, uint32_t key_len, uin
 /* n elements of key_len bytes each, one after the other; present ones are no error. */
 void nft_elements(struct nft *t, const char *set, uint32_t id, const void *keys, size_t key_len, size_t n);
 
+/* Removes all elements. */
+void nft_flush_set(struct nft *t, const char *set);
+
 void nft_rule(struct nft *t, const char *chain);
 void nft_rule_end(struct nft *t);
 

@@ -55,6 +55,8 @@ static void read_line(struct roster *s, const char *line)
 			s->exists = false;
 	} else if (sscanf(line, "namespace %" SCNu64, &s->ns_ino) == 1) {
 		s->exists = true;
+	} else if (sscanf(line, "addresses %" SCNu64, &s->host_addrs) == 1) {
+		return;
 	} else if (sscanf(line, "on4 %15s", a) == 1 && f->n4 < FORWARDING_MAX) {
 		snprintf(f->on4[f->n4++], IFNAMSIZ, "%.15s", a);
 	} else if (sscanf(line, "on6 %15s", a) == 1 && f->n6 < FORWARDING_MAX) {
@@ -146,7 +148,8 @@ int roster_save(struct roster *s, struct cai_error *err)
 		return cai_fail(err, ENOMEM, "out of memory");
 	ip_format(&s->plan.pool4, a, sizeof(a));
 	ip_format(&s->plan.pool6, b, sizeof(b));
-	fprintf(f, VERSION "\nplan %s %s\nnamespace %" PRIu64 "\n", a, b, s->ns_ino);
+	fprintf(f, VERSION "\nplan %s %s\nnamespace %" PRIu64 "\naddresses %" PRIu64 "\n", a, b, s->ns_ino,
+		s->host_addrs);
 	for (size_t k = 0; k < s->forwarding.n4; k++)
 		fprintf(f, "on4 %s\n", s->forwarding.on4[k]);
 	for (size_t k = 0; k < s->forwarding.n6; k++)

@@ -23,6 +23,7 @@ struct roster {
 	uint64_t ns_ino; /* the router's namespace */
 	struct net_plan plan;
 	struct forwarding forwarding;
+	uint64_t host_addrs; /* a hash of the host's addresses that the router knows */
 	struct roster_user *user;
 	size_t n_users;
 };

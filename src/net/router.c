@@ -30,8 +30,9 @@
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
-#include <string.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -254,6 +255,40 @@ static int set_host_rules(struct router *r, struct roster *s, struct cai_error *
 	return nft < 0 ? -1 : rules_host(nft, &r->plan, &g, err);
 }
 
+#define HOST_ADDRS_MAX 512
+
+struct host_addrs {
+	struct ip_addr list[HOST_ADDRS_MAX];
+	size_t n;
+	uint64_t hash;
+};
+
+static int one_host_addr(const struct ip_addr *a, void *ctx)
+{
+	struct host_addrs *h = ctx;
+	if (h->n == HOST_ADDRS_MAX)
+		return 1;
+	h->list[h->n++] = *a;
+	for (unsigned k = 0; k < ip_bytes(a); k++)
+		h->hash = (h->hash ^ a->b[k]) * 1099511628211ull; /* FNV-1a */
+	return 0;
+}
+
+/* Tells the router the host's addresses, where they are not those that it knows. */
+static int set_host_addrs(struct router *r, struct roster *s, struct cai_error *err)
+{
+	cleanup_free struct host_addrs *h = calloc(1, sizeof(*h));
+	if (!h)
+		return cai_fail(err, ENOMEM, "out of memory");
+	h->hash = 14695981039346656037ull;
+	if (rtnl_each_addr(r->host_fd, one_host_addr, h, err) < 0)
+		return -1;
+	if (h->hash == s->host_addrs)
+		return 0;
+	s->host_addrs = h->hash;
+	return rules_router_hosts(r->nft_fd, h->list, h->n, err);
+}
+
 /* Takes away what the host had to be given. Called when no user is left. */
 static int unmake(struct router *r, struct roster *s, struct cai_error *err)
 {
@@ -273,6 +308,7 @@ static int make(struct router *r, struct roster *s, const struct survey *v, stru
 	if (s->exists)
 		forwarding_restore(&s->forwarding);
 	roster_clear(s);
+	s->host_addrs = 0;
 	choose_plan(v, &r->plan);
 	s->plan = r->plan;
 	remove_host_link(r);
@@ -329,6 +365,8 @@ static int join_locked(struct router *r, struct roster *s, struct cai_error *err
 			forwarding_apply(&s->forwarding);
 		}
 	}
+	if (set_host_addrs(r, s, err) < 0)
+		return -1;
 	if (s->forwarding.no_way6)
 		snprintf(r->warning, sizeof(r->warning), "%s", forwarding_no_way6);
 	if (roster_add(s, getpid(), r->ns_fd, err) < 0 || roster_save(s, err) < 0)

@@ -36,7 +36,18 @@
 #define ND_SOLICIT   135
 #define ND_ADVERTISE 136
 
-enum { SET_MEMBERS = 1, SET_CONNS4, SET_CONNS6, SET_ND, SET_PING, SET_ARP, SET_ON4, SET_ON6 };
+enum {
+	SET_MEMBERS = 1,
+	SET_CONNS4,
+	SET_CONNS6,
+	SET_ND,
+	SET_PING,
+	SET_ARP,
+	SET_ON4,
+	SET_ON6,
+	SET_HOST4,
+	SET_HOST6
+};
 
 static struct ip_addr plan_addr(const struct ip_addr *pool, unsigned n)
 {
@@ -214,6 +225,17 @@ static void limit_connections(struct nft *t, uint8_t nfproto, const char *set, u
 	nft_rule_end(t);
 }
 
+static void refuse_host(struct nft *t, uint8_t nfproto, const char *set, uint32_t id)
+{
+	bool v4 = nfproto == NFPROTO_IPV4;
+	nft_rule(t, "from_sandbox_to");
+	nft_nfproto(t, nfproto);
+	nft_payload(t, NFT_PAYLOAD_NETWORK_HEADER, v4 ? 16 : 24, v4 ? 4 : 16, NFT_REG_1);
+	nft_lookup(t, set, id, NFT_REG_1, false);
+	nft_verdict(t, NFT_GOTO, "refuse");
+	nft_rule_end(t);
+}
+
 static void router_forward(struct nft *t, const struct net_plan *p)
 {
 	const uint32_t internal = GROUP_INTERNAL, zero = 0;
@@ -238,6 +260,8 @@ static void router_forward(struct nft *t, const struct net_plan *p)
 	nft_daddr6(t, p->pool6.b, 64);
 	nft_verdict(t, NFT_GOTO, "refuse");
 	nft_rule_end(t);
+	refuse_host(t, NFPROTO_IPV4, "host4", SET_HOST4);
+	refuse_host(t, NFPROTO_IPV6, "host6", SET_HOST6);
 	refuse_metadata(t);
 	simple(t, "from_sandbox_to", NULL, NULL, NF_ACCEPT, NULL);
 
@@ -270,6 +294,8 @@ int rules_router(int nft_fd, const struct net_plan *p, struct cai_error *err)
 	nft_set(&t, "members", SET_MEMBERS, 8, 0, 0, 0);
 	nft_set(&t, "conns4", SET_CONNS4, 4, NFT_SET_EVAL, 0x10000, 0);
 	nft_set(&t, "conns6", SET_CONNS6, 16, NFT_SET_EVAL, 0x10000, 0);
+	nft_set(&t, "host4", SET_HOST4, 4, 0, 0, 0);
+	nft_set(&t, "host6", SET_HOST6, 16, 0, 0, 0);
 	nft_set(&t, "nd_rate", SET_ND, 4, dynamic, 0x10000, 60000);
 	nft_set(&t, "ping_rate", SET_PING, 4, dynamic, 0x10000, 60000);
 	reject_chain(&t);
@@ -297,6 +323,18 @@ int rules_router(int nft_fd, const struct net_plan *p, struct cai_error *err)
 	nft_verdict(&t, NF_DROP, NULL);
 	nft_rule_end(&t);
 	return nft_commit(&t, nft_fd, err, "cannot set the rules of the sandboxes' router");
+}
+
+int rules_router_hosts(int nft_fd, const struct ip_addr *list, size_t n, struct cai_error *err)
+{
+	cleanup_nft struct nft t;
+	nft_begin(&t, NFPROTO_INET, RULES_TABLE);
+	nft_flush_set(&t, "host4");
+	nft_flush_set(&t, "host6");
+	for (size_t k = 0; k < n; k++)
+		nft_elements(&t, list[k].family == AF_INET ? "host4" : "host6", 0, list[k].b,
+			     ip_bytes(&list[k]), 1);
+	return nft_commit(&t, nft_fd, err, "cannot tell the sandboxes' router the host's addresses");
 }
 
 int rules_router_group(int nft_fd, uint32_t group, struct cai_error *err)

@@ -46,6 +46,9 @@ struct ip_addr plan_addr6(const struct net_plan *p, unsigned n);
 #define PLAN_UP_PREFIX6 126u
 
 int rules_router(int nft_fd, const struct net_plan *p, struct cai_error *err);
+/* The host's addresses, refused in the router too: a second wall, which nobody's `nft flush ruleset` tears
+ * down. */
+int rules_router_hosts(int nft_fd, const struct ip_addr *list, size_t n, struct cai_error *err);
 /* Members of `group` may reach each other. Harmless when they may already. */
 int rules_router_group(int nft_fd, uint32_t group, struct cai_error *err);
 

@@ -782,6 +782,13 @@ def test_healing_leaves_the_living_alone(w):
 def test_rules_flushed_by_somebody_come_back_with_the_next_sandbox(w):
     with Sandbox(w, "--id", "a") as a:
         sh("nft", "flush", "ruleset")
+        # The router's own wall before the host's addresses stands.
+        srv = Server("0.0.0.0", 8080)
+        for addr in (WAN4, LAN4, "10.213.255.253", "127.0.0.1"):
+            unreachable(a.run, tcp_get, addr, 8080, timeout=1)
+        unreachable(a.run, tcp_get, WAN6, 8080, timeout=1)
+        assert not srv.peers
+        srv.close()
         with Sandbox(w, "--id", "b") as b:
             assert b.run(tcp_get, OUT4, 80) == b"hello\n"
             srv = Server(WAN4, 8080)
