@@ -40,6 +40,7 @@ bench: build kernel
 	@scripts/packages.sh install build check bench
 	@BUILD='$(BUILD)' tests/bench/bench.py $(BENCH)
 	@BUILD='$(BUILD)' tests/bench/images.py
+	@ninja -C '$(BUILD)' tests/tools/container-run && BUILD='$(BUILD)' tests/bench/containers.py
 
 fuzz:
 	@BUILD='$(BUILD)' scripts/fuzz.sh
