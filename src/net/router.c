@@ -21,6 +21,9 @@
  * and is the only neighbour. Every link has the same MAC address on the router's side, so that a restored
  * machine finds the neighbour that it remembers.
  *
+ * Sockets of nf_tables stay open as long as the sandbox: closing one waits, for some
+ * milliseconds, until the kernel has tidied up after the namespace's last transaction.
+ *
  * The router can only be entered through a descriptor. Each user keeps one open, and says so in the roster;
  * whoever comes next opens /proc/PID/fd/N of a live one. All of it happens under the roster's lock.
  */
@@ -54,12 +57,12 @@ static const uint8_t host_mac[6] = {0x02, 0xca, 0x15, 0x00, 0x00, 0x03};
 void router_init(struct router *r)
 {
 	memset(r, 0, sizeof(*r));
-	r->ns_fd = r->host_ns_fd = r->route_fd = r->nft_fd = r->host_fd = -1;
+	r->ns_fd = r->host_ns_fd = r->route_fd = r->nft_fd = r->host_fd = r->host_nft_fd = -1;
 }
 
 void router_close(struct router *r)
 {
-	int *fds[] = {&r->ns_fd, &r->host_ns_fd, &r->route_fd, &r->nft_fd, &r->host_fd};
+	int *fds[] = {&r->ns_fd, &r->host_ns_fd, &r->route_fd, &r->nft_fd, &r->host_fd, &r->host_nft_fd};
 	for (size_t k = 0; k < ARRAY_LEN(fds); k++) {
 		if (*fds[k] >= 0)
 			close(*fds[k]);
@@ -249,10 +252,9 @@ static int add_host_end(struct router *r, struct cai_error *err)
 
 static int set_host_rules(struct router *r, struct roster *s, struct cai_error *err)
 {
-	cleanup_close int nft = nl_open(NETLINK_NETFILTER, err);
 	const struct rules_guard g = {s->forwarding.on4, s->forwarding.on6, s->forwarding.n4,
 				      s->forwarding.n6};
-	return nft < 0 ? -1 : rules_host(nft, &r->plan, &g, err);
+	return rules_host(r->host_nft_fd, &r->plan, &g, err);
 }
 
 #define HOST_ADDRS_MAX 512
@@ -293,8 +295,7 @@ static int set_host_addrs(struct router *r, struct roster *s, struct cai_error *
 static int unmake(struct router *r, struct roster *s, struct cai_error *err)
 {
 	remove_host_link(r);
-	cleanup_close int nft = nl_open(NETLINK_NETFILTER, err);
-	if (nft < 0 || rules_host_remove(nft, err) < 0)
+	if (rules_host_remove(r->host_nft_fd, err) < 0)
 		return -1;
 	forwarding_restore(&s->forwarding);
 	roster_clear(s);
@@ -328,7 +329,8 @@ static int open_host(struct router *r, struct cai_error *err)
 {
 	r->host_ns_fd = netns_current(err);
 	r->host_fd = r->host_ns_fd < 0 ? -1 : nl_open(NETLINK_ROUTE, err);
-	return r->host_fd < 0 ? -1 : 0;
+	r->host_nft_fd = r->host_fd < 0 ? -1 : nl_open(NETLINK_NETFILTER, err);
+	return r->host_nft_fd < 0 ? -1 : 0;
 }
 
 static uint16_t mtu_of(int index)
@@ -358,8 +360,7 @@ static int join_locked(struct router *r, struct roster *s, struct cai_error *err
 		r->plan = s->plan;
 		if (enter_and_open(r, err) < 0)
 			return -1;
-		cleanup_close int nft = nl_open(NETLINK_NETFILTER, err);
-		if (forwarding_plan(&s->forwarding, r->host_fd) || !rules_host_present(nft)) {
+		if (forwarding_plan(&s->forwarding, r->host_fd) || !rules_host_present(r->host_nft_fd)) {
 			if (set_host_rules(r, s, err) < 0)
 				return -1;
 			forwarding_apply(&s->forwarding);

@@ -15,7 +15,7 @@
 
 struct router {
 	int ns_fd, host_ns_fd;	       /* the two namespaces */
-	int route_fd, nft_fd, host_fd; /* netlink: router's links, router's rules, host's links */
+	int route_fd, nft_fd, host_fd, host_nft_fd; /* netlink: router's links, router's rules, host's links */
 	struct net_plan plan;
 	uint16_t mtu; /* of the host's way out */
 	bool has6;

@@ -393,13 +393,18 @@ static void host_postrouting(struct nft *t, const struct net_plan *p)
 	nft_rule_end(t);
 }
 
+bool rules_host_present(int nft_fd)
+{
+	return nft_table_exists(nft_fd, NFPROTO_INET, RULES_TABLE);
+}
+
 int rules_host(int nft_fd, const struct net_plan *p, const struct rules_guard *g, struct cai_error *err)
 {
 	cleanup_nft struct nft t;
 
 	nft_begin(&t, NFPROTO_INET, RULES_TABLE);
-	nft_table(&t, 0); /* so that there is one to delete */
-	nft_del_table(&t);
+	if (rules_host_present(nft_fd))
+		nft_del_table(&t);
 	nft_table(&t, 0);
 	reject_chain(&t);
 	host_prerouting(&t);
@@ -416,11 +421,6 @@ int rules_host(int nft_fd, const struct net_plan *p, const struct rules_guard *g
 	guard(&t, NFPROTO_IPV6, "on6", SET_ON6, g->on6, g->n6);
 	host_postrouting(&t, p);
 	return nft_commit(&t, nft_fd, err, "cannot set the host's rules for sandboxes");
-}
-
-bool rules_host_present(int nft_fd)
-{
-	return nft_table_exists(nft_fd, NFPROTO_INET, RULES_TABLE);
 }
 
 int rules_host_remove(int nft_fd, struct cai_error *err)

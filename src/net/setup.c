@@ -61,11 +61,16 @@ static unsigned linger_ms(void)
 	return ms > 600000 ? 600000 : (unsigned)ms;
 }
 
+/* The keeper gets what takes time to be closed, too. */
 static pid_t start_keeper(void *ctx, int ns_fd)
 {
 	struct net_private *p = ctx;
-	unsigned ms = linger_ms();
-	pid_t pid = ms ? helper_start_linger(p->libexec, ns_fd, ms, p->tap, p->n_taps, NULL) : -1;
+	unsigned ms = linger_ms(), n = p->n_taps;
+	int fds[NET_MAX_QUEUES + 2];
+	memcpy(fds, p->tap, n * sizeof(fds[0]));
+	fds[n++] = p->router.nft_fd;
+	fds[n++] = p->router.host_nft_fd;
+	pid_t pid = ms ? helper_start_linger(p->libexec, ns_fd, ms, fds, n, NULL) : -1;
 	if (pid > 0)
 		p->taps_handed = true;
 	return pid;
