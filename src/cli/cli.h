@@ -27,6 +27,7 @@ enum cli_word {
 	WORD_IMAGE,
 	WORD_NETWORK,	  /* a named one, or "none" */
 	WORD_OWN_NETWORK, /* a named one */
+	WORD_TEMPLATE,
 	WORD_SIGNAL,
 	WORD_ENGINE,
 	WORD_TRUST,

@@ -18,6 +18,7 @@
 #include "image/store.h"
 #include "net/networks.h"
 #include "sandbox/state.h"
+#include "sandbox/template.h"
 
 struct complete {
 	const char *cur;    /* the word that is being typed, or the flag's value in it */
@@ -124,6 +125,23 @@ static void offer_networks(const struct complete *c)
 	store_close(&s);
 }
 
+static void offer_templates(const struct complete *c)
+{
+	struct store s;
+	json_t *o;
+	size_t k;
+	if (store_open(&s, NULL) < 0)
+		return;
+	json_t *list = template_list(&s, NULL);
+	json_array_foreach(list, k, o)
+	{
+		const char *image = json_string_value(json_object_get(o, "image"));
+		offer(c, json_string_value(json_object_get(o, "name")), "", image && *image ? image : "base");
+	}
+	json_decref(list);
+	store_close(&s);
+}
+
 static void offer_list(const struct complete *c, const char *const *list, const char *end)
 {
 	for (; *list; list++)
@@ -207,6 +225,9 @@ static void offer_word(struct complete *c, enum cli_word word)
 		return;
 	case WORD_OWN_NETWORK:
 		offer_networks(c);
+		return;
+	case WORD_TEMPLATE:
+		offer_templates(c);
 		return;
 	case WORD_SIGNAL:
 		offer_signals(c);

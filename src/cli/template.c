@@ -165,8 +165,8 @@ static const struct {
 } commands[] = {
 	{{"build", 0, 1, WORD_IMAGE, WORD_NONE}, do_build},
 	{{"ls", 0, 0, WORD_NONE, WORD_NONE}, do_ls},
-	{{"inspect", 1, 64, WORD_TEXT, WORD_TEXT}, do_inspect},
-	{{"rm", 1, 64, WORD_TEXT, WORD_TEXT}, do_rm},
+	{{"inspect", 1, 64, WORD_TEMPLATE, WORD_TEMPLATE}, do_inspect},
+	{{"rm", 1, 64, WORD_TEMPLATE, WORD_TEMPLATE}, do_rm},
 };
 
 const struct cli_action *action_template(size_t i)
