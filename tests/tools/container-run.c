@@ -242,10 +242,12 @@ static int command(struct options *o, int fd, double *started)
 				return -1;
 			return e.signal ? 128 + (int)e.signal : (int)e.status;
 		} else if (type == AGENT_ERROR) {
-			struct agent_error e;
+			struct agent_error e = {.code = 0};
 			if (agent_get_error(body, len, &e, NULL) == 0 && !o->quiet)
 				fprintf(stderr, "container-run: agent: %s\n", e.text);
-			return e.code == AGENT_E_NOT_FOUND ? 127 : 126;
+			int status = e.code == AGENT_E_NOT_FOUND ? 127 : 126;
+			agent_error_free(&e);
+			return status;
 		} else if (!type) {
 			return -1;
 		}
