@@ -290,7 +290,11 @@ size_t fs_server_handle(struct fs_server *s, const void *request, size_t len, vo
 	c.out_max = FS_MAX_MESSAGE - sizeof(h);
 	if (!fs_take(&c, &c.in, sizeof(c.in)))
 		return 0;
-	const struct op *op = c.in.opcode < ARRAY_LEN(ops) ? &ops[c.in.opcode] : c.in.opcode == FS_OP_SAVE ? &save : c.in.opcode == FS_OP_LOAD ? &load : &none;
+	const struct op *op = &none;
+	if (c.in.opcode < ARRAY_LEN(ops))
+		op = &ops[c.in.opcode];
+	else if (c.in.opcode == FS_OP_SAVE || c.in.opcode == FS_OP_LOAD)
+		op = c.in.opcode == FS_OP_SAVE ? &save : &load;
 	/* Between two parts of a state there is none to work on. */
 	if (s->loading && op != &load)
 		fs_start_afresh(s);

@@ -24,7 +24,8 @@
  * Two requests of the monitor's own, which it lets no guest send: what the guest knows, out of one server and into another, so that a
  * guest restored from a snapshot goes on with the files it has open.
  *
- * SAVE: the header's node id says where to go on, 0 at first. The reply is that number for the next call (u64; 0: this was all), then records.
+ * SAVE: the header's node id says where to go on, 0 at first. The reply is that number for the next call (u64; 0: this was all), then
+ * records.
  * LOAD: the node id is a sum of FS_LOAD_*, the body is records, whole ones. Files are looked for where they were; what is not
  * there any more is ESTALE or EBADF when the guest uses it.
  */

@@ -300,9 +300,9 @@ static const struct virtio_dev_ops fs_ops = {
 	.config_read = fs_config_read,
 	.notify = fs_notify,
 	.reset = fs_reset,
-	.save = fs_save,
-	.load = fs_load,
-	.resume = fs_resume,
+	.save = fs_state_save,
+	.load = fs_state_load,
+	.resume = fs_state_resume,
 };
 
 /* Goes on with queues that waited, or that a turn left unfinished. */

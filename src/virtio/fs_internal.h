@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the parts of virtio-fs share: fs.c (the device and its queues), fs_link.c (the connection) and fs_state.c (snapshots). All of it with the
- * device's lock held. */
+/* What the parts of virtio-fs share: fs.c (the device and its queues), fs_link.c (the connection) and fs_state.c (snapshots). All
+ * of it with the device's lock held. */
 #ifndef VIRTIO_FS_INTERNAL_H
 #define VIRTIO_FS_INTERNAL_H
 
@@ -94,9 +94,9 @@ bool fs_link_receive(struct virtio_fs *f);
 uint8_t *fs_link_exchange(struct virtio_fs *f, uint32_t opcode, uint64_t nodeid, const void *body, uint32_t n, uint32_t *len, unsigned ms);
 
 /* fs_state.c: struct virtio_dev_ops */
-void fs_save(struct virtio_dev *d, struct buf *out);
-int fs_load(struct virtio_dev *d, struct buf_reader *r, struct cai_error *err);
-void fs_resume(struct virtio_dev *d);
+void fs_state_save(struct virtio_dev *d, struct buf *out);
+int fs_state_load(struct virtio_dev *d, struct buf_reader *r, struct cai_error *err);
+void fs_state_resume(struct virtio_dev *d);
 
 /* fs.c */
 /* Answers all requests in flight with an error. */

@@ -66,7 +66,7 @@ static bool save_server(struct virtio_fs *f, struct buf *out)
 	return true;
 }
 
-void fs_save(struct virtio_dev *d, struct buf *out)
+void fs_state_save(struct virtio_dev *d, struct buf *out)
 {
 	struct virtio_fs *f = container_of(d, struct virtio_fs, dev);
 	buf_put_bytes(out, f->config.tag, sizeof(f->config.tag));
@@ -113,7 +113,7 @@ static int load_request(struct virtio_fs *f, struct buf_reader *r, struct cai_er
 	return 0;
 }
 
-/* Keeps the parts, each behind its length, until fs_resume(). */
+/* Keeps the parts, each behind its length, until fs_state_resume(). */
 static int load_server(struct virtio_fs *f, struct buf_reader *r, struct cai_error *err)
 {
 	const uint8_t *start = r->p;
@@ -135,7 +135,7 @@ static int load_server(struct virtio_fs *f, struct buf_reader *r, struct cai_err
 	return 0;
 }
 
-int fs_load(struct virtio_dev *d, struct buf_reader *r, struct cai_error *err)
+int fs_state_load(struct virtio_dev *d, struct buf_reader *r, struct cai_error *err)
 {
 	struct virtio_fs *f = container_of(d, struct virtio_fs, dev);
 	const char *tag = buf_get_bytes(r, sizeof(f->config.tag));
@@ -163,7 +163,7 @@ static bool tell_server(struct virtio_fs *f)
 	return true;
 }
 
-void fs_resume(struct virtio_dev *d)
+void fs_state_resume(struct virtio_dev *d)
 {
 	struct virtio_fs *f = container_of(d, struct virtio_fs, dev);
 	fs_fail_all(f, EIO);
