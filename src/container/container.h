@@ -27,7 +27,11 @@
 #define CONTAINER_AGENT_LISTEN_FD 3       /* what the agent inherits: the listening socket; 0 to 2 are the container's /dev/null */
 #define CONTAINER_MAX_MOUNTS      64
 
-enum container_mount_kind { CONTAINER_BIND, CONTAINER_TMPFS };
+enum container_mount_kind {
+	CONTAINER_BIND,
+	CONTAINER_TMPFS,
+	CONTAINER_DIRECTORY, /* nothing is mounted: the target is made where it is absent */
+};
 struct container_mount {
 	enum container_mount_kind kind;
 	const char *source;  /* BIND: absolute path on the host, a directory or a regular file (or socket); TMPFS: NULL */

@@ -103,6 +103,12 @@ int volumes_attach(struct child *c, struct cai_error *err)
 {
 	for (unsigned i = 0; i < c->spec->n_mounts; i++) {
 		const struct container_mount *m = &c->spec->mounts[i];
+		if (m->kind == CONTAINER_DIRECTORY) {
+			cleanup_close int dir = inroot_make_dirs(c->root_fd, m->target, err);
+			if (dir < 0)
+				return -1;
+			continue;
+		}
 		cleanup_close int made = m->kind == CONTAINER_TMPFS ? new_tmpfs(c, m, err) : -1;
 		int source = m->kind == CONTAINER_TMPFS ? made : c->sources[i];
 		struct stat st;

@@ -208,6 +208,10 @@ static int open_file_target(int root, const char *target)
 static int make_one(int root, const struct agent_mount *m, struct cai_error *err)
 {
 	struct stat st, rst, tst;
+	if (m->type == AGENT_MOUNT_DIRECTORY) {
+		cleanup_close int dir = resolve_dir(root, m->target, RESOLVE_ROOTED, true);
+		return dir < 0 ? cai_fail_errno(err, errno, "cannot make the directory %.200s", m->target) : 0;
+	}
 	cleanup_close int fd = make_detached(root, m, err);
 	if (fd < 0)
 		return -1;

@@ -290,7 +290,7 @@ static void get_mount(struct buf_reader *r, struct agent_mount *m)
 	m->target = buf_get_string(r, MAX_PATH_TEXT);
 	m->subpath = buf_get_string(r, MAX_PATH_TEXT);
 	m->options = buf_get_string(r, MAX_PATH_TEXT);
-	if (m->type < AGENT_MOUNT_VIRTIOFS || m->type > AGENT_MOUNT_BIND || (m->flags & ~AGENT_MOUNT_RDONLY))
+	if (m->type < AGENT_MOUNT_VIRTIOFS || m->type > AGENT_MOUNT_DIRECTORY || (m->flags & ~AGENT_MOUNT_RDONLY))
 		r->bad = true;
 }
 

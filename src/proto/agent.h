@@ -114,6 +114,7 @@ enum agent_mount_type {
 	AGENT_MOUNT_VIRTIOFS = 1, /* source: the tag of a shared directory */
 	AGENT_MOUNT_TMPFS,        /* source: not used */
 	AGENT_MOUNT_BIND,         /* source: an absolute path in the root, a file or directory, with what is mounted below it */
+	AGENT_MOUNT_DIRECTORY,    /* nothing is mounted: the target is a directory of the root, made where absent; source: not used */
 };
 #define AGENT_MOUNT_RDONLY (1u << 0)
 #define AGENT_MAX_MOUNTS   64

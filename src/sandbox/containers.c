@@ -73,6 +73,9 @@ static int mounts(const struct sandbox_spec *s, struct container_mount *m, char 
 			*options++ = 0;
 		m[k++] = (struct container_mount){.kind = CONTAINER_TMPFS, .target = target, .options = options};
 	}
+	/* The image's VOLUMEs are directories of the writable layer, and of a read-only root memory. */
+	for (char *const *t = s->anon; t && *t && k < SPEC_MAX_MOUNTS; t++)
+		m[k++] = (struct container_mount){.kind = s->read_only ? CONTAINER_TMPFS : CONTAINER_DIRECTORY, .target = *t};
 	*n = k;
 	return 0;
 }

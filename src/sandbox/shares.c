@@ -121,6 +121,9 @@ struct shares *shares_start(struct loop *l, const struct sandbox_spec *spec, str
 			*options++ = 0;
 		s->mount[s->n++] = (struct agent_mount){.type = AGENT_MOUNT_TMPFS, .target = target, .options = options};
 	}
+	/* The image's VOLUMEs are directories of the writable layer, and of a read-only root memory. */
+	for (char *const *t = spec->anon; t && *t && s->n < SPEC_MAX_MOUNTS; t++)
+		s->mount[s->n++] = (struct agent_mount){.type = spec->read_only ? AGENT_MOUNT_TMPFS : AGENT_MOUNT_DIRECTORY, .target = *t};
 	return s;
 }
 
