@@ -62,6 +62,7 @@ static void help(const char *command)
 	     "\n"
 	     "network\n"
 	     "  -p, --publish [ADDR:]HOST:GUEST[/udp]  a port of this host for one of the sandbox (on 127.0.0.1)\n"
+	     "  -P, --publish-all        each port that the image EXPOSEs, on a free port of 127.0.0.1\n"
 	     "      --network none|NAME  no network, or a named one (its own private one)\n"
 	     "      --dns ADDR           name server\n"
 	     "      --add-host NAME:ADDR a line of /etc/hosts\n"
@@ -99,7 +100,7 @@ void help_create(void)
 enum {
 	O_ROOTFS, O_ENV, O_ENV_FILE, O_WORKDIR, O_USER, O_INTERACTIVE, O_TTY, O_DETACH, O_NAME, O_HOSTNAME, O_LABEL, O_RM, O_PULL, O_STOP_SIGNAL,
 	O_STOP_TIMEOUT, O_CIDFILE, O_ENTRYPOINT, O_ENGINE, O_TRUST, O_BOUNDARY, O_ACCEL, O_VOLUME, O_TMPFS, O_DISK, O_EPHEMERAL, O_READ_ONLY,
-	O_PUBLISH, O_NETWORK, O_DNS, O_ADD_HOST, O_MAC, O_CPUS, O_MEMORY, O_PIDS, O_KERNEL, O_INITRD, O_APPEND, O_CONSOLE, O_COLD, O_DEBUG, O_QUIET, O_HELP,
+	O_PUBLISH, O_PUBLISH_ALL, O_NETWORK, O_DNS, O_ADD_HOST, O_MAC, O_CPUS, O_MEMORY, O_PIDS, O_KERNEL, O_INITRD, O_APPEND, O_CONSOLE, O_COLD, O_DEBUG, O_QUIET, O_HELP,
 };
 
 const struct cli_option options_run[] = {
@@ -130,6 +131,7 @@ const struct cli_option options_run[] = {
     {"ephemeral", 0, OPT_FLAG, O_EPHEMERAL},
     {"read-only", 0, OPT_FLAG, O_READ_ONLY},
     {"publish", 'p', OPT_VALUE, O_PUBLISH},
+    {"publish-all", 'P', OPT_FLAG, O_PUBLISH_ALL},
     {"network", 0, WORD_NETWORK, O_NETWORK},
     {"net", 0, WORD_NETWORK, O_NETWORK},
     {"dns", 0, OPT_VALUE, O_DNS},
@@ -351,6 +353,9 @@ static int set(void *ctx, int id, const char *v, struct cai_error *err)
 		return 0;
 	case O_PUBLISH:
 		return list_add(&a->publish, strdup(v), err);
+	case O_PUBLISH_ALL:
+		a->publish_all = true;
+		return 0;
 	case O_NETWORK:
 		s->network = strcmp(v, "private") && strcmp(v, "default") && strcmp(v, "bridge") ? v : NULL;
 		return !strcmp(v, "host") ? cai_fail(err, EINVAL, "--network host is not possible: a sandbox never shares this host's network") : 0;
@@ -472,6 +477,20 @@ int run_args_parse(const char *command, int argc, char **argv, struct run_args *
 	return 0;
 }
 
+/* -P: "PORT/PROTOCOL" is any free port of the host for that one. */
+static int publish_exposed(struct run_args *a, struct cai_error *err)
+{
+	for (unsigned i = 0; a->publish_all && i < a->image.n_ports; i++) {
+		const struct image_port *p = &a->image.ports[i];
+		char *text;
+		for (unsigned port = p->first; port <= p->last; port++)
+			if (list_add(&a->publish, asprintf(&text, "%u/%s", port, p->udp ? "udp" : "tcp") < 0 ? NULL : text, err) < 0)
+				return -1;
+	}
+	a->spec.publish = a->publish.v;
+	return 0;
+}
+
 int run_args_resolve(struct run_args *a, struct cai_error *err)
 {
 	struct sandbox_spec *s = &a->spec;
@@ -505,7 +524,7 @@ int run_args_resolve(struct run_args *a, struct cai_error *err)
 			return -1;
 	}
 	s->labels = a->labels.v;
-	return 0;
+	return publish_exposed(a, err);
 }
 
 static void list_free(struct text_list *l)

@@ -20,7 +20,7 @@ struct run_args {
 	struct text_list env, labels, volumes, tmpfs, publish, dns, add_host, paths;
 	const char *entrypoint, *user, *cwd; /* NULL: not given */
 	char *const *words;		     /* the command's words; NULL-terminated */
-	bool have_memory;
+	bool have_memory, publish_all;
 	enum image_when pull;
 	bool quiet, help;
 	const char *cidfile;
