@@ -243,7 +243,8 @@ void help_stop(void)
 {
 	puts("usage: caisson stop [-t SECONDS] SANDBOX...\n\n"
 	     "Send the sandbox's stop signal (TERM unless its image or --stop-signal says otherwise), and KILL when it has not ended\n"
-	     "after SECONDS (10, or what --stop-timeout said).");
+	     "after SECONDS (10, or what --stop-timeout said).\n\n"
+	     "  -t, --time SECONDS  how long to wait before it is killed");
 }
 
 int cmd_stop(int argc, char **argv)
@@ -254,7 +255,7 @@ int cmd_stop(int argc, char **argv)
 
 void help_kill(void)
 {
-	puts("usage: caisson kill [-s SIGNAL] SANDBOX...\n\nSend a signal to the sandbox's program (KILL).");
+	puts("usage: caisson kill [-s SIGNAL] SANDBOX...\n\nSend a signal to the sandbox's program.\n\n  -s, --signal SIGNAL  by name or number (KILL)");
 }
 
 int cmd_kill(int argc, char **argv)
@@ -359,7 +360,8 @@ static int do_restart(void *ctx, struct store *s, struct sandbox_view *v, struct
 
 void help_restart(void)
 {
-	puts("usage: caisson restart [-t SECONDS] SANDBOX...\n\nStop sandboxes, as stop does, and start them again.");
+	puts("usage: caisson restart [-t SECONDS] SANDBOX...\n\nStop sandboxes, as stop does, and start them again.\n\n"
+	     "  -t, --time SECONDS  how long to wait before they are killed");
 }
 
 int cmd_restart(int argc, char **argv)

@@ -49,6 +49,7 @@ static void help(const char *command)
 	     "  -l, --label KEY=VALUE    a label, for ps --filter\n"
 	     "      --rm                 remove the sandbox when it ends\n"
 	     "      --pull WHEN          missing, always or never (missing)\n"
+	     "  -q, --quiet              no progress while it is fetched\n"
 	     "      --stop-signal SIG    what `stop` sends first (the image's, or TERM)\n"
 	     "      --stop-timeout N     seconds until `stop` kills (10)\n"
 	     "      --cidfile FILE       write the id to FILE\n"
