@@ -19,8 +19,10 @@
 #include "base/file.h"
 #include "base/util.h"
 #include "guest/json.h"
+#include "guest/prepare.h"
 #include "guest/procs.h"
 #include "guest/tar.h"
+#include "proto/agent.h"
 #include "proto/text.h"
 
 static int print(struct buf *b, struct cai_error *err)
@@ -120,6 +122,7 @@ static const struct builtin {
 	int (*run)(char *const *argv, struct cai_error *err);
 } builtins[] = {
 	{"stat", 1, 1, run_stat},       {"tar-out", 1, 1, run_tar_out}, {"tar-in", 1, 8, run_tar_in},
+	{"prepare", 2, AGENT_MAX_ARGS, prepare_warm_up},
 	{"ps", 0, 0, run_ps},           {"stats", 0, 0, run_stats},
 };
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: a file is written under its own name after what was there has been unlinked, so no link of the image is followed.
+ * Theory of operation: a plain file that has no other name is written in place: on an overlay, whose upper layer has it already after
+ * etc_prepare, that is the least work. Anything else is unlinked, and a new file written, so no link of the image is followed.
  * On a read-only root a new file in /dev is mounted over it instead, and its name there is taken away again.
  */
 #include "guest/etc.h"
@@ -15,6 +16,7 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/util.h"
 
 static int write_new(int dir, const char *name, const char *text)
 {
@@ -23,6 +25,16 @@ static int write_new(int dir, const char *name, const char *text)
 		return -1;
 	fchmod(fd, 0644);
 	return file_write_full(fd, text, strlen(text));
+}
+
+/* 1: done. 0: it must be made anew. */
+static int write_in_place(int dir, const char *name, const char *text)
+{
+	struct stat st;
+	cleanup_close int fd = openat(dir, name, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_nlink != 1 || st.st_uid != geteuid() || (st.st_mode & 07777) != 0644)
+		return 0;
+	return (st.st_size == 0 || ftruncate(fd, 0) == 0) && file_write_full(fd, text, strlen(text)) == 0;
 }
 
 static int mount_over(const char *name, const char *text)
@@ -46,6 +58,8 @@ static int mount_over(const char *name, const char *text)
 
 static int replace(int etc, const char *name, const char *text, struct cai_error *err)
 {
+	if (write_in_place(etc, name, text))
+		return 0;
 	int rc = unlinkat(etc, name, 0);
 	if (rc == 0 || errno == ENOENT)
 		rc = write_new(etc, name, text);
@@ -60,6 +74,8 @@ static void fill_if_empty(int etc, const char *name, const char *text)
 	struct stat st;
 	if (fstatat(etc, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && (!S_ISREG(st.st_mode) || st.st_size != 0))
 		return;
+	if (write_in_place(etc, name, text))
+		return;
 	unlinkat(etc, name, 0);
 	if (write_new(etc, name, text) < 0)
 		unlinkat(etc, name, 0);
@@ -70,8 +86,25 @@ static void write_hostname(int etc, const char *hostname)
 	char text[80];
 	snprintf(text, sizeof(text), "%.64s\n", hostname);
 	/* As with docker it always says the sandbox's name. */
+	if (write_in_place(etc, "hostname", text))
+		return;
 	if (unlinkat(etc, "hostname", 0) == 0 || errno == ENOENT)
 		write_new(etc, "hostname", text);
+}
+
+void etc_prepare(const char *dir)
+{
+	static const char *const names[] = {"hostname", "hosts", "resolv.conf"};
+	mkdir(dir, 0755);
+	cleanup_close int etc = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	for (size_t i = 0; etc >= 0 && i < ARRAY_LEN(names); i++) {
+		struct stat st;
+		if (fstatat(etc, names[i], &st, AT_SYMLINK_NOFOLLOW) < 0 ? errno != ENOENT : !S_ISREG(st.st_mode))
+			continue;
+		int fd = openat(etc, names[i], O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0644);
+		if (fd >= 0)
+			close(fd);
+	}
 }
 
 int etc_write(const struct agent_setup *m, struct cai_error *err)

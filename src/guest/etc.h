@@ -13,4 +13,7 @@
  */
 int etc_write(const struct agent_setup *m, struct cai_error *err);
 
+/* Makes dir's files such that etc_write, later, has the least to do: in the upper layer, with what they say now. */
+void etc_prepare(const char *dir);
+
 #endif

@@ -76,7 +76,15 @@ struct guest_mount_attr {
 };
 
 /* linux/fs.h */
-#define GUEST_FIFREEZE _IOWR('X', 119, int)
+#define GUEST_FIFREEZE     _IOWR('X', 119, int)
+#define GUEST_BLKGETSIZE64 _IOR(0x12, 114, uint64_t)
+
+/* linux/sched.h; clone(2) with no stack of its own is fork(2) with flags. */
+#define GUEST_CLONE_NEWNS  0x00020000u
+#define GUEST_CLONE_NEWUTS 0x04000000u
+#define GUEST_CLONE_NEWIPC 0x08000000u
+#define GUEST_CLONE_NEWPID 0x20000000u
+#define GUEST_CLONE_NEWNET 0x40000000u
 
 /* Routing netlink: linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h. */
 #ifndef AF_NETLINK

@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation: the time until the agent listens is part of every sandbox's start, so before it there is one mount and
- * one socket; all else waits for SETUP, which knows what is wanted. SETUP's order: /dev (the disk is found there), the root, and
- * only inside it the rest, so that nothing is mounted twice; the network last, when nothing else can fail any more.
+ * Theory of operation: most sandboxes are copies of a machine that was saved when its agent listened. So what every SETUP would do alike is
+ * done before; what is left to it is what makes one sandbox different from another. Its order: clock, entropy and host name, the root, what is
+ * in it; the network last, when nothing else can fail any more.
  */
 #include "guest/machine.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <net/if.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -26,18 +25,24 @@
 #include "guest/kernel_abi.h"
 #include "guest/mounts.h"
 #include "guest/netif.h"
+#include "guest/prepare.h"
 #include "guest/procs.h"
 #include "guest/rootfs.h"
 
 #define TERM_GRACE_MS 500
 
-void machine_early(void)
+static void write_file(const char *path, const char *text)
 {
-	/* The initramfs has the directory; a foreign one may not. */
-	if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0 && errno == ENOENT) {
-		mkdir("/proc", 0555);
-		mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
-	}
+	cleanup_close int fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd >= 0 && write(fd, text, strlen(text)) < 0)
+		return; /* what is written this way is good to have, no more */
+}
+
+void machine_early(struct machine *m)
+{
+	m->early_failed = rootfs_kernel_mounts(&m->early) < 0;
+	netif_loopback_up();
+	write_file("/proc/self/oom_score_adj", "-1000");
 }
 
 bool machine_cmdline_has(const char *word)
@@ -53,13 +58,6 @@ bool machine_cmdline_has(const char *word)
 		if (!strcmp(w, word))
 			return true;
 	return false;
-}
-
-static void write_file(const char *path, const char *text)
-{
-	cleanup_close int fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd >= 0 && write(fd, text, strlen(text)) < 0)
-		return; /* what is written this way is good to have, no more */
 }
 
 static void set_clock(uint64_t ns)
@@ -83,46 +81,45 @@ static void add_entropy(const uint8_t bytes[32])
 	explicit_bzero(&e, sizeof(e));
 }
 
-static void loopback_up(void)
+int machine_prepare(void *ctx, char *const *argv, uint32_t *code, struct cai_error *err)
 {
-	struct ifreq ifr = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
-	cleanup_close int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd >= 0)
-		ioctl(fd, SIOCSIFFLAGS, &ifr);
+	struct machine *machine = ctx;
+	struct prepare p;
+
+	*code = AGENT_E_ROOTFS;
+	if (machine->early_failed)
+		return cai_fail(err, machine->early.errnum, "%s", machine->early.text);
+	if (prepare_parse(argv, &p, err) < 0 || rootfs_prepare(&machine->root, p.dev, p.fstype, p.overlay, err) < 0)
+		return -1;
+	if (machine->root.overlay)
+		etc_prepare("/newroot/etc");
+	return 0;
 }
 
 int machine_setup(void *ctx, const struct agent_setup *m, uint32_t *code, struct cai_error *err)
 {
 	struct machine *machine = ctx;
-	bool disk = m->root_dev && *m->root_dev;
 
 	*code = AGENT_E_INTERNAL;
+	if (machine->early_failed)
+		return cai_fail(err, machine->early.errnum, "%s", machine->early.text);
 	set_clock(m->realtime_ns);
-	mkdir("/dev", 0755);
-	/* EBUSY: an earlier SETUP got this far and then failed. */
-	if (access("/dev/urandom", F_OK) < 0 && mount("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "mode=0755") < 0 && errno != EBUSY)
-		return cai_fail_errno(err, errno, "cannot mount /dev in the guest");
 	add_entropy(m->entropy);
 	if (m->hostname && *m->hostname && sethostname(m->hostname, strlen(m->hostname)) < 0)
 		return cai_fail_errno(err, errno, "cannot set the host name \"%.64s\"", m->hostname);
-	loopback_up();
-	write_file("/proc/self/oom_score_adj", "-1000");
 
 	*code = AGENT_E_ROOTFS;
-	if (disk && rootfs_mount(m, &machine->upper_fd, err) < 0)
-		return -1;
-	if (disk && rootfs_enter(m, err) < 0) {
-		if (machine->upper_fd >= 0)
-			close(steal_fd(&machine->upper_fd));
-		return -1;
-	}
-	if (!disk && rootfs_populate(false, err) < 0)
+	if (!m->root_dev || !*m->root_dev)
+		rootfs_stay();
+	else if (rootfs_mount(&machine->root, m, err) < 0 || rootfs_enter(m->root_mode == AGENT_ROOT_READONLY, err) < 0)
 		return -1;
 	if (etc_write(m, err) < 0)
 		return -1;
-	cleanup_close int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (mounts_make(root, m, err) < 0)
-		return -1;
+	if (m->n_mounts) {
+		cleanup_close int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (mounts_make(root, m, err) < 0)
+			return -1;
+	}
 	/* The mount, not the file system: what the sandbox's programs cannot write through it, the agent has written before. */
 	if ((m->flags & AGENT_SETUP_READONLY_ROOT) && mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL) < 0)
 		return cai_fail_errno(err, errno, "cannot make the root file system read-only");
@@ -168,7 +165,7 @@ void machine_poweroff(void *ctx)
 {
 	struct machine *machine = ctx;
 	machine_end_processes();
-	rootfs_finish(machine->upper_fd);
+	rootfs_finish(&machine->root);
 	reboot(RB_POWER_OFF);
 	/* A machine that cannot power off must not run on without anybody who serves it. */
 	reboot(RB_HALT_SYSTEM);

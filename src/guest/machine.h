@@ -3,25 +3,31 @@
 #ifndef GUEST_MACHINE_H
 #define GUEST_MACHINE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
+#include "guest/rootfs.h"
 #include "proto/agent.h"
 
-/* What must be there before the agent listens: /proc alone. Failures show later, where the thing is needed. */
-void machine_early(void);
+/* What SETUP, and what prepares for it, leave for later; ctx of the operations below. */
+struct machine {
+	struct rootfs root;
+	bool early_failed;
+	struct cai_error early; /* then: why */
+};
+#define MACHINE_INIT {.root = ROOTFS_INIT}
+
+/* What no SETUP changes: the kernel's own file systems, loopback. A failure shows when SETUP comes. */
+void machine_early(struct machine *m);
 /* Is word one of the kernel command line's words? */
 bool machine_cmdline_has(const char *word);
 
-/* What SETUP leaves for the end; ctx of the operations below. */
-struct machine {
-	int upper_fd; /* the directory that the writable layer's disk is mounted on, -1 without: it cannot be reached by name any more */
-};
-#define MACHINE_INIT {.upper_fd = -1}
-
 /* SETUP: an operation of struct agent_ops; ctx is a struct machine. Mounts the root file system with all that a program expects in it and makes
- * it the root directory; sets clock, entropy, host name, loopback. */
+ * it the root directory; sets clock, entropy, host name. */
 int machine_setup(void *ctx, const struct agent_setup *m, uint32_t *code, struct cai_error *err);
+/* An operation of struct agent_ops: the mounts of "prepare". */
+int machine_prepare(void *ctx, char *const *argv, uint32_t *code, struct cai_error *err);
 /* POWEROFF: an operation of struct agent_ops. Ends all processes, writes back, powers off. Does not return. */
 void machine_poweroff(void *ctx);
 /* An operation of struct agent_ops. */

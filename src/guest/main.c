@@ -51,6 +51,7 @@ static struct agent *start(struct machine *m, struct cai_error *err)
 {
 	const struct agent_ops ops = {
 		.setup = machine_setup,
+		.prepare = machine_prepare,
 		.poweroff = machine_poweroff,
 		.spawn = spawn_process,
 		.signal_session = spawn_signal_session,
@@ -105,7 +106,7 @@ int main(int argc, char **argv)
 	if (argc == 2 && !strcmp(argv[1], "--container"))
 		return run_container();
 	ensure_stdio();
-	machine_early();
+	machine_early(&machine);
 	if (machine_cmdline_has("caisson.hello"))
 		say("ready");
 	block_signals();

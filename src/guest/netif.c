@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -306,6 +307,14 @@ static int set_up_one(int fd, const struct link *l, const struct agent_iface *i,
 	if (route_through(fd, l, i->gateway4, AF_INET, rank, err) < 0)
 		return -1;
 	return route_through(fd, l, i->gateway6, AF_INET6, rank, err);
+}
+
+void netif_loopback_up(void)
+{
+	struct ifreq ifr = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
+	cleanup_close int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd >= 0)
+		ioctl(fd, SIOCSIFFLAGS, &ifr);
 }
 
 int netif_setup(const struct agent_setup *m, struct cai_error *err)

@@ -2,12 +2,16 @@
 /*
  * Theory of operation
  *
+ * What the kernel itself shows is mounted in the initramfs, before anybody asks for anything: /proc, /sys and /dev, with all that belongs
+ * below them. Three mounts are then moved into the root, whatever that is, and what belongs to them goes along.
+ *
  * The disk is mounted on /lower and, for an overlay, a tmpfs or a second disk on /rw; the result is on /newroot. An initramfs cannot be
- * pivoted away, so /newroot is moved over "/" and entered with chroot, as every distribution's initramfs does.
+ * pivoted away, so /newroot is moved over "/" and entered with chroot, as every distribution's initramfs does. All of this up to the
+ * entering may have been prepared, before SETUP came, and is taken if it is what SETUP asks for.
  *
  * The image decides what /dev, /proc and the like are in it. They are made where they are missing and something can be
  * made; one that is not a directory (a symbolic link, say) is refused, since a mount would land where it points. A read-only root
- * without one goes without that mount.
+ * without /sys goes without it.
  *
  * A second disk stays mounted where no name leads once the root has been entered. A descriptor of it is kept for the end: a read-only
  * remount leaves it clean; and where that is refused, because something still has a file open for writing, freezing does.
@@ -33,6 +37,11 @@
 #define EROFS_MAGIC 0xe0f5e1e2u /* at 1024 */
 #define EXT4_MAGIC  0xef53u     /* at 1024 + 0x38 */
 
+#define NEWROOT "/newroot"
+#define DISK_WAIT_US  2000000u
+#define FIRST_WAIT_US 100u
+#define LAST_WAIT_US  1600u
+
 const char *rootfs_detect(const unsigned char block[2048])
 {
 	if (load_le32(block + 1024) == EROFS_MAGIC)
@@ -42,14 +51,24 @@ const char *rootfs_detect(const unsigned char block[2048])
 	return NULL;
 }
 
-/* Opens the device, which may still be appearing. */
+static bool is_empty_disk(int fd)
+{
+	struct stat st;
+	uint64_t bytes = 0;
+	return fstat(fd, &st) == 0 && S_ISBLK(st.st_mode) && ioctl(fd, GUEST_BLKGETSIZE64, &bytes) == 0 && !bytes;
+}
+
+/* Opens the device, which may still be appearing, or be a slot that has just got its disk: the kernel sees that a moment later. */
 static int open_device(const char *dev)
 {
-	for (int tries = 0;; tries++) {
-		int fd = open(dev, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-		if (fd >= 0 || tries == 200 || (errno != ENOENT && errno != ENXIO))
+	int fd = -1;
+	for (unsigned waited = 0, step = FIRST_WAIT_US;; waited += step, step = step < LAST_WAIT_US ? step * 2 : step) {
+		if (fd < 0)
+			fd = open(dev, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+		bool early = fd < 0 ? errno == ENOENT || errno == ENXIO : is_empty_disk(fd);
+		if (!early || waited >= DISK_WAIT_US)
 			return fd;
-		nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+		nanosleep(&(struct timespec){.tv_nsec = step * 1000l}, NULL);
 	}
 }
 
@@ -70,6 +89,10 @@ static const char *choose_type(const char *what, const char *dev, const char *wa
 	}
 	if (fstat(fd, &st) < 0 || !S_ISBLK(st.st_mode)) {
 		cai_fail(err, ENOTBLK, "%.64s is not a disk", dev);
+		return NULL;
+	}
+	if (is_empty_disk(fd)) {
+		cai_fail(err, ENOMEDIUM, "there is no disk in %.64s", dev);
 		return NULL;
 	}
 	const char *found = NULL;
@@ -103,10 +126,46 @@ static int mount_disk(const char *what, const char *dev, const char *type, const
 	return rc < 0 ? cai_fail_errno(err, errno, "the %s %s cannot be mounted", what, dev) : 0;
 }
 
+/* 1 when path is a directory to mount on, made if need be; 0 when there is none and none can be made; -1 for something else. */
+static int mount_point(const char *path, mode_t mode, struct cai_error *err)
+{
+	const char *name = strncmp(path, NEWROOT "/", sizeof(NEWROOT)) ? path : path + sizeof(NEWROOT) - 1;
+	struct stat st;
+	if (lstat(path, &st) < 0) {
+		if (mkdir(path, 0755) < 0)
+			return 0;
+		if (chmod(path, mode) < 0)
+			return 0;
+		return 1;
+	}
+	if (!S_ISDIR(st.st_mode))
+		return cai_fail(err, ENOTDIR, "%s of the root file system is not a directory", name);
+	return 1;
+}
+
+/* What every guest needs and every program expects, on /newroot. */
+static int make_mount_points(bool readonly, struct cai_error *err)
+{
+	static const char *const must[] = {NEWROOT "/dev", NEWROOT "/proc"};
+	for (size_t i = 0; i < ARRAY_LEN(must); i++) {
+		int there = mount_point(must[i], 0755, err);
+		if (there == 0)
+			return cai_fail(err, EROFS, "the root file system has no directory %s and is read-only", must[i] + strlen(NEWROOT));
+		if (there < 0)
+			return -1;
+	}
+	if (mount_point(NEWROOT "/sys", 0755, err) < 0)
+		return -1;
+	/* On a read-only root there is nothing to do about it. */
+	int tmp = mount_point(NEWROOT "/tmp", 01777, readonly ? err : NULL), run = mount_point(NEWROOT "/run", 0755, readonly ? err : NULL);
+	return readonly && (tmp < 0 || run < 0) ? -1 : 0;
+}
+
+/* m: NULL for an upper layer in memory. */
 static int mount_upper(const struct agent_setup *m, struct cai_error *err)
 {
 	static const char what[] = "disk of the writable layer";
-	if (m->root_mode == AGENT_ROOT_OVERLAY_TMPFS) {
+	if (!m || m->root_mode == AGENT_ROOT_OVERLAY_TMPFS) {
 		if (mount("tmpfs", "/rw", "tmpfs", MS_NOATIME, "mode=0755") < 0)
 			return cai_fail_errno(err, errno, "no memory file system for the writable layer");
 		return 0;
@@ -130,11 +189,12 @@ static int make_upper_dirs(struct cai_error *err)
 	return 0;
 }
 
+/* m: as above. */
 static int mount_overlay(const struct agent_setup *m, int *upper_fd, struct cai_error *err)
 {
 	if (mount_upper(m, err) < 0 || make_upper_dirs(err) < 0)
 		return -1;
-	if (m->root_mode == AGENT_ROOT_OVERLAY_DISK) {
+	if (m && m->root_mode == AGENT_ROOT_OVERLAY_DISK) {
 		*upper_fd = open("/rw", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		if (*upper_fd < 0)
 			return cai_fail_errno(err, errno, "cannot open the writable layer");
@@ -144,40 +204,93 @@ static int mount_overlay(const struct agent_setup *m, int *upper_fd, struct cai_
 	return 0;
 }
 
-static void unmount_all(void)
+static void unmount_overlay(struct rootfs *r)
 {
+	if (r->upper_fd >= 0)
+		close(steal_fd(&r->upper_fd));
 	umount2("/newroot", MNT_DETACH);
 	umount2("/rw", MNT_DETACH);
-	umount2("/lower", MNT_DETACH);
+	r->overlay = false;
 }
 
-int rootfs_mount(const struct agent_setup *m, int *upper_fd, struct cai_error *err)
+static void unmount_all(struct rootfs *r)
 {
-	bool overlay = m->root_mode == AGENT_ROOT_OVERLAY_TMPFS || m->root_mode == AGENT_ROOT_OVERLAY_DISK;
+	unmount_overlay(r);
+	umount2("/lower", MNT_DETACH);
+	r->lower[0] = 0;
+}
 
-	*upper_fd = -1;
-	const char *type = choose_type("root disk", m->root_dev, m->root_fstype, err);
+static int mount_lower(struct rootfs *r, const char *dev, const char *fstype, struct cai_error *err)
+{
+	static const char *const places[] = {"/newroot", "/lower", "/rw"};
+	const char *type = choose_type("root disk", dev, fstype, err);
 	if (!type)
 		return -1;
-	mkdir("/newroot", 0755);
-	if (!overlay)
-		return mount_disk("root disk", m->root_dev, type, "/newroot", m->root_mode == AGENT_ROOT_READONLY, err);
-
-	mkdir("/lower", 0755);
-	mkdir("/rw", 0755);
-	if (mount_disk("root disk", m->root_dev, type, "/lower", true, err) < 0)
+	for (size_t i = 0; i < ARRAY_LEN(places); i++)
+		mkdir(places[i], 0755); /* the initramfs has them; a foreign one may not */
+	if (mount_disk("root disk", dev, type, "/lower", true, err) < 0)
 		return -1;
-	if (mount_overlay(m, upper_fd, err) < 0) {
-		if (*upper_fd >= 0)
-			close(steal_fd(upper_fd));
-		unmount_all();
+	snprintf(r->lower, sizeof(r->lower), "%s", dev);
+	r->lower_type = type;
+	return 0;
+}
+
+int rootfs_prepare(struct rootfs *r, const char *dev, const char *fstype, bool overlay, struct cai_error *err)
+{
+	if (r->lower[0])
+		return strcmp(r->lower, dev) ? cai_fail(err, EBUSY, "the root disk %s is mounted already", r->lower) : 0;
+	if (strlen(dev) >= sizeof(r->lower))
+		return cai_fail(err, EINVAL, "the root disk's name is too long");
+	if (mount_lower(r, dev, fstype, err) < 0)
+		return -1;
+	if (overlay && (mount_overlay(NULL, &r->upper_fd, err) < 0 || make_mount_points(false, err) < 0)) {
+		unmount_all(r);
+		return -1;
+	}
+	r->overlay = overlay;
+	return 0;
+}
+
+/* Does what was prepared serve here? */
+static bool fits(const struct rootfs *r, const struct agent_setup *m)
+{
+	return !strcmp(r->lower, m->root_dev) && (!m->root_fstype || !*m->root_fstype || !strcmp(m->root_fstype, r->lower_type));
+}
+
+int rootfs_mount(struct rootfs *r, const struct agent_setup *m, struct cai_error *err)
+{
+	bool overlay = m->root_mode == AGENT_ROOT_OVERLAY_TMPFS || m->root_mode == AGENT_ROOT_OVERLAY_DISK;
+	bool readonly = m->root_mode == AGENT_ROOT_READONLY;
+
+	if (r->lower[0] && ((!overlay && !readonly) || !fits(r, m)))
+		unmount_all(r);
+	if (r->overlay && m->root_mode == AGENT_ROOT_OVERLAY_TMPFS)
+		return 0;
+	if (r->overlay)
+		unmount_overlay(r);
+	if (readonly && r->lower[0]) {
+		if (mount("/lower", NEWROOT, NULL, MS_MOVE, NULL) < 0)
+			return cai_fail_errno(err, errno, "cannot mount the root disk");
+		r->lower[0] = 0;
+	} else if (!overlay) {
+		const char *type = choose_type("root disk", m->root_dev, m->root_fstype, err);
+		mkdir("/newroot", 0755);
+		if (!type || mount_disk("root disk", m->root_dev, type, "/newroot", readonly, err) < 0)
+			return -1;
+	} else if ((!r->lower[0] && mount_lower(r, m->root_dev, m->root_fstype, err) < 0) || mount_overlay(m, &r->upper_fd, err) < 0) {
+		unmount_all(r);
+		return -1;
+	}
+	if (make_mount_points(readonly, err) < 0) {
+		unmount_all(r);
 		return -1;
 	}
 	return 0;
 }
 
-void rootfs_finish(int upper_fd)
+void rootfs_finish(const struct rootfs *r)
 {
+	const int upper_fd = r->upper_fd;
 	sync();
 	mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);
 	if (upper_fd < 0 || fchdir(upper_fd) < 0)
@@ -186,41 +299,39 @@ void rootfs_finish(int upper_fd)
 		sync();
 }
 
-/* 1 when path is a directory to mount on, made if need be; 0 when there is none and none can be made; -1 for something else. */
-static int mount_point(const char *path, mode_t mode, struct cai_error *err)
+void rootfs_stay(void)
 {
-	const char *name = strncmp(path, "/newroot/", 9) ? path : path + 8;
-	struct stat st;
-	if (lstat(path, &st) < 0) {
-		if (mkdir(path, 0755) < 0)
-			return 0;
-		if (chmod(path, mode) < 0)
-			return 0;
-		return 1;
-	}
-	if (!S_ISDIR(st.st_mode))
-		return cai_fail(err, ENOTDIR, "%s of the root file system is not a directory", name);
-	return 1;
+	mount_point("/tmp", 01777, NULL);
+	mount_point("/run", 0755, NULL);
+}
+
+int rootfs_scratch(bool prepared, struct cai_error *err)
+{
+	int none = -1;
+	if (prepared)
+		return mount(NULL, NEWROOT, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOATIME, NULL) < 0
+			       ? cai_fail_errno(err, errno, "cannot make the root file system read-only")
+			       : 0;
+	return mount_overlay(NULL, &none, err) < 0 || make_mount_points(false, err) < 0 ? -1 : 0;
 }
 
 struct mount_spec {
-	const char *what, *where, *type, *options;
+	const char *type, *where, *options;
 	unsigned long flags;
 	mode_t mode;
-	bool must;     /* the guest is useless without it */
-	bool readonly; /* wanted only where the root is read-only */
+	bool must; /* the guest is useless without it */
 };
 
-int rootfs_populate(bool readonly, struct cai_error *err)
+int rootfs_kernel_mounts(struct cai_error *err)
 {
 	static const struct mount_spec mounts[] = {
-		{"sysfs", "/sys", "sysfs", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC, 0755, false, false},
-		{"cgroup2", "/sys/fs/cgroup", "cgroup2", "nsdelegate", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0755, false, false},
-		{"devpts", "/dev/pts", "devpts", "gid=5,mode=620,ptmxmode=666", MS_NOSUID | MS_NOEXEC, 0755, true, false},
-		{"tmpfs", "/dev/shm", "tmpfs", "mode=1777", MS_NOSUID | MS_NODEV, 01777, false, false},
-		{"mqueue", "/dev/mqueue", "mqueue", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC, 0755, false, false},
-		{"tmpfs", "/run", "tmpfs", "mode=0755", MS_NOSUID | MS_NODEV, 0755, false, true},
-		{"tmpfs", "/tmp", "tmpfs", "mode=1777", MS_NOSUID | MS_NODEV, 01777, false, true},
+		{"proc", "/proc", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC, 0555, false},
+		{"sysfs", "/sys", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC, 0555, false},
+		{"cgroup2", "/sys/fs/cgroup", "nsdelegate", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0755, false},
+		{"devtmpfs", "/dev", "mode=0755", MS_NOSUID, 0755, true},
+		{"devpts", "/dev/pts", "gid=5,mode=620,ptmxmode=666", MS_NOSUID | MS_NOEXEC, 0755, true},
+		{"tmpfs", "/dev/shm", "mode=1777", MS_NOSUID | MS_NODEV, 01777, false},
+		{"mqueue", "/dev/mqueue", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC, 0755, false},
 	};
 	static const char *const links[][2] = {
 		{"/proc/self/fd", "/dev/fd"},
@@ -230,43 +341,27 @@ int rootfs_populate(bool readonly, struct cai_error *err)
 	};
 	for (size_t i = 0; i < ARRAY_LEN(mounts); i++) {
 		const struct mount_spec *s = &mounts[i];
-		if (s->readonly && !readonly)
-			continue;
-		int there = mount_point(s->where, s->mode, err);
-		if (there < 0)
-			return -1;
-		if (!there && !s->must)
-			continue;
-		if (mount(s->what, s->where, s->type, s->flags, s->options) < 0 && s->must)
+		mkdir(s->where, s->mode);
+		if (mount(s->type, s->where, s->type, s->flags, s->options) < 0 && s->must)
 			return cai_fail_errno(err, errno, "cannot mount %s in the guest", s->where);
 	}
 	for (size_t i = 0; i < ARRAY_LEN(links); i++)
 		if (symlink(links[i][0], links[i][1]) < 0 && errno != EEXIST)
 			return cai_fail_errno(err, errno, "cannot make %s in the guest", links[i][1]);
-	/* What an image may lack and every program expects; on a read-only root there is nothing to do about it. */
-	mount_point("/tmp", 01777, NULL);
-	mount_point("/run", 0755, NULL);
 	return 0;
 }
 
-/* The new root's mount point for something that every guest needs. */
-static int need_mount_point(const char *path, const char *name, struct cai_error *err)
+int rootfs_enter(bool readonly, struct cai_error *err)
 {
-	int there = mount_point(path, 0755, err);
-	if (there == 0)
-		return cai_fail(err, EROFS, "the root file system has no directory %s and is read-only", name);
-	return there < 0 ? -1 : 0;
-}
-
-int rootfs_enter(const struct agent_setup *m, struct cai_error *err)
-{
-	if (need_mount_point("/newroot/dev", "/dev", err) < 0 || need_mount_point("/newroot/proc", "/proc", err) < 0)
-		goto undo;
-	if (mount("/dev", "/newroot/dev", NULL, MS_MOVE, NULL) < 0 || mount("/proc", "/newroot/proc", NULL, MS_MOVE, NULL) < 0 ||
-	    chdir("/newroot") < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)
+	if (mount("/dev", NEWROOT "/dev", NULL, MS_MOVE, NULL) < 0 || mount("/proc", NEWROOT "/proc", NULL, MS_MOVE, NULL) < 0)
 		return cai_fail_errno(err, errno, "cannot switch to the root file system");
-	return rootfs_populate(m->root_mode == AGENT_ROOT_READONLY, err);
-undo:
-	unmount_all();
-	return -1;
+	if (mount("/sys", NEWROOT "/sys", NULL, MS_MOVE, NULL) < 0)
+		umount2("/sys", MNT_DETACH);
+	if (chdir(NEWROOT) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)
+		return cai_fail_errno(err, errno, "cannot switch to the root file system");
+	if (readonly) {
+		mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755");
+		mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777");
+	}
+	return 0;
 }

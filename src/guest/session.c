@@ -274,6 +274,15 @@ static void on_report(void *ctx, uint32_t events)
 	session_service(s);
 }
 
+/* Its mounts and SETUP's would get in each other's way. */
+static bool is_preparing(const struct agent *a)
+{
+	for (const struct session *s = a->sessions; s; s = s->next)
+		if (s->preparing && has_process(s))
+			return true;
+	return false;
+}
+
 static void handle_setup(struct session *s, const uint8_t *body, uint32_t len)
 {
 	struct agent_setup m;
@@ -282,6 +291,10 @@ static void handle_setup(struct session *s, const uint8_t *body, uint32_t len)
 
 	if (s->a->setup_done) {
 		protocol_error(s, "SETUP was done already");
+		return;
+	}
+	if (is_preparing(s->a)) {
+		end_with_error(s, AGENT_E_INTERNAL, EBUSY, "the machine is still being prepared");
 		return;
 	}
 	if (agent_get_setup(body, len, &m, &err) < 0) {
@@ -299,21 +312,42 @@ static void handle_setup(struct session *s, const uint8_t *body, uint32_t len)
 	agent_put_frame(&s->out, AGENT_OK, NULL, 0);
 }
 
+static int start_preparing(struct session *s, char *const *argv, uint32_t *code, struct cai_error *err)
+{
+	const struct agent_ops *ops = &s->a->ops;
+	s->preparing = false; /* not this one: it has no process yet */
+	if (is_preparing(s->a))
+		return cai_fail(err, EBUSY, "the machine is still being prepared");
+	s->preparing = true;
+	return ops->prepare ? ops->prepare(ops->ctx, argv, code, err) : cai_fail(err, ENOTSUP, "there is no machine to prepare");
+}
+
 static void handle_start(struct session *s, const uint8_t *body, uint32_t len)
 {
 	struct agent_start m;
 	struct cai_error err;
 
-	if (!s->a->setup_done) {
-		protocol_error(s, "START came before SETUP");
-		return;
-	}
 	if (s->state != SESSION_IDLE) {
 		protocol_error(s, "START came twice on one stream");
 		return;
 	}
 	if (agent_get_start(body, len, &m, &err) < 0) {
 		protocol_error(s, err.text);
+		return;
+	}
+	s->preparing = (m.flags & AGENT_START_BUILTIN) && !strcmp(m.argv[0], "prepare");
+	const char *refusal = s->preparing == !s->a->setup_done ? NULL
+			      : s->preparing			 ? "it is too late to prepare the machine: SETUP was done"
+								 : "START came before SETUP";
+	if (refusal) {
+		agent_start_free(&m);
+		protocol_error(s, refusal);
+		return;
+	}
+	uint32_t code = AGENT_E_INTERNAL;
+	if (s->preparing && start_preparing(s, m.argv, &code, &err) < 0) {
+		agent_start_free(&m);
+		end_with_error(s, code, err.errnum, err.text);
 		return;
 	}
 	s->oom_kills = s->a->ops.oom_kills ? s->a->ops.oom_kills(s->a->ops.ctx) : 0;

@@ -70,6 +70,7 @@ struct session {
 	struct spawned p;                 /* p.pid is -1 without one */
 	bool reaped;
 	int wait_status;
+	bool preparing;                   /* it is the function "prepare" */
 	bool detached;                    /* AGENT_START_DETACH: the session ends with STARTED, the process does not */
 	uint64_t oom_kills;               /* of the machine, when it started */
 	struct loop_source *report;

@@ -277,6 +277,7 @@ run_child(const struct agent_start *m, int report, int master, int in, int out, 
 	if (builtin) {
 		/* No exec closes the agent's descriptors; that the report is closed says that it runs. */
 		syscall(GUEST_NR_CLOSE_RANGE, 3u, ~0u, 0u);
+		environ = env;
 		_exit(builtin_run(m->argv));
 	}
 	/* All of the agent's descriptors are close-on-exec already; this is for what someone forgets one day. */

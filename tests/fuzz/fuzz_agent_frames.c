@@ -42,6 +42,12 @@ static int setup(void *ctx, const struct agent_setup *m, uint32_t *code, struct 
 	return m->hostname[0] == 'x' ? cai_fail(err, EINVAL, "no root") : 0;
 }
 
+static int prepare(void *ctx, char *const *argv, uint32_t *code, struct cai_error *err)
+{
+	*code = AGENT_E_ROOTFS;
+	return argv[1] && argv[1][0] == 'x' ? cai_fail(err, EINVAL, "no root") : 0;
+}
+
 static void poweroff(void *ctx)
 {
 }
@@ -132,7 +138,7 @@ static int lowest_free_fd(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	const struct agent_ops ops = {.setup = setup, .poweroff = poweroff, .spawn = spawn, .signal_session = signal_session};
+	const struct agent_ops ops = {.setup = setup, .prepare = prepare, .poweroff = poweroff, .spawn = spawn, .signal_session = signal_session};
 	int sp[2], before = lowest_free_fd();
 	struct cai_error err;
 

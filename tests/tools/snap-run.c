@@ -4,10 +4,12 @@
  * measuring.
  *
  *   snap-run build DIR --kernel F --initrd F --cmdline FILE [--disk F[:ro]]... [--empty]... [--cpus N] [-m MB] [--setup DEV] [--warm CMD]...
- *   snap-run run DIR [--disk F[:ro]]... [--empty]... [-n N] [--expect TEXT] [--setup DEV] [--attach F] [--no-code] [--times] [--stats] -- CMD...
+ *   snap-run build DIR --from DIR [--disk F[:ro]]... [--empty]... [--net]... [--attach F] [--setup DEV] [--warm CMD]... [-- PREPARE...]
+ *   snap-run run DIR [--disk F[:ro]]... [--empty]... [--net]... [-n N] [--expect TEXT] [--setup DEV] [--attach F] [--no-code] [--times] [--stats] -- CMD...
  *
  * build boots, waits for the agent, with --setup mounts the root from DEV, runs each --warm command in it, and writes DIR/state, DIR/memory
- * and DIR/code. run restores N copies one after the other, and in each one runs CMD, whose output must be TEXT. --times prints medians
+ * and DIR/code. With --from it restores instead of booting. PREPARE is run as a function of the agent, before all others: "prepare /dev/vda erofs".
+ * --attach puts F into the first slot; --net is a network that is not connected. run restores N copies one after the other, and in each one runs CMD, whose output must be TEXT. --times prints medians
  * and the 99th percentile, in microseconds since the start of the monitor's process. Exit status 0 when all went well.
  */
 #include <errno.h>
@@ -33,7 +35,7 @@ static const char *const time_names[] = {"configured", "started", "ready", "conn
 
 struct options {
 	struct control_config cfg;
-	const char *dir, *vmm, *setup, *expect, *attach;
+	const char *dir, *from, *vmm, *setup, *expect, *attach;
 	char *warm[16];
 	unsigned n_warm, n;
 	bool times, no_code, stats;
@@ -112,19 +114,23 @@ static void send_all(int fd, const void *p, size_t n)
 	}
 }
 
-static void put_session(struct options *o, struct buf *b, const char *setup, char **argv)
+static void put_session(struct options *o, struct buf *b, const char *setup, char **argv, uint32_t flags)
 {
 	static char *const none[] = {NULL};
 	if (setup) {
 		struct agent_setup s = {.hostname = (char[]){"copy"}, .root_dev = (char *)(uintptr_t)setup, .root_fstype = (char[]){"erofs"},
-					.root_mode = AGENT_ROOT_OVERLAY_TMPFS};
+					.root_mode = AGENT_ROOT_OVERLAY_TMPFS, .hosts = (char[]){"127.0.0.1\tlocalhost\n10.88.0.2\tcopy\n"},
+					.resolv_conf = (char[]){"nameserver 10.88.0.1\n"}, .n_ifaces = o->cfg.n_nets};
+		for (unsigned i = 0; i < s.n_ifaces; i++)
+			s.iface[i] = (struct agent_iface){.mac = {2, 0, 0, 0, 1, (uint8_t)i}, .n_addrs = 2, .addr = {(char[]){"10.88.0.2/24"}, (char[]){"fd00:88::2/64"}},
+							  .gateway4 = (char[]){"10.88.0.1"}, .gateway6 = (char[]){"fd00:88::1"}};
 		struct timespec t;
 		clock_gettime(CLOCK_REALTIME, &t);
 		s.realtime_ns = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 		agent_put_setup(b, &s);
 	}
 	if (argv)
-		agent_put_start(b, &(struct agent_start){.argv = argv, .env = (char **)(uintptr_t)none});
+		agent_put_start(b, &(struct agent_start){.flags = flags, .argv = argv, .env = (char **)(uintptr_t)none});
 }
 
 static void spawn_monitor(struct options *o, struct run *r)
@@ -227,13 +233,13 @@ static unsigned next_frame(struct buf *in, struct buf *body)
 }
 
 /* Runs a session to its end: SETUP if setup, START if argv. */
-static void session(struct options *o, struct run *r, const char *setup, char **argv)
+static void session(struct options *o, struct run *r, const char *setup, char **argv, uint32_t flags)
 {
 	struct buf b = {0}, in = {0}, body = {0};
 	bool line = false, done = false;
 	connect_agent(r);
 	buf_put_bytes(&b, "CONNECT 1024\n", 13);
-	put_session(o, &b, setup, argv);
+	put_session(o, &b, setup, argv, flags);
 	send_all(r->stream, b.p, b.len);
 	while (!done) {
 		struct pollfd p[] = {{.fd = r->control, .events = POLLIN}, {.fd = r->stream, .events = POLLIN}};
@@ -312,18 +318,35 @@ static void wait_for(struct run *r, enum control_type type, uint32_t seq)
 		;
 }
 
+static void attach(struct options *o, struct run *r)
+{
+	struct buf b = {0};
+	if (!o->attach)
+		return;
+	int fd = open(o->attach, O_RDONLY | O_CLOEXEC);
+	control_put_attach(&b, 7, &(struct control_attach){.flags = CONTROL_DISK_READONLY});
+	control_send(r->control, b.p, b.len, &fd, 1);
+	buf_free(&b);
+	close(fd);
+}
+
 static void build(struct options *o)
 {
 	struct run r = {0};
 	spawn_monitor(o, &r);
 	int listener = listen_on(&r);
 	begin(o, &r, listener);
+	attach(o, &r);
 	wait_for(&r, CONTROL_READY, 0);
+	if (o->argv)
+		session(o, &r, NULL, o->argv, AGENT_START_BUILTIN);
+	if (r.exit_status || r.out.len)
+		fail("the agent's function ended with %u: %.*s", r.exit_status, (int)r.out.len, (char *)r.out.p);
 	if (o->setup)
-		session(o, &r, o->setup, NULL);
+		session(o, &r, o->setup, NULL, 0);
 	for (unsigned i = 0; i < o->n_warm; i++) {
 		char *argv[] = {(char[]){"/bin/sh"}, (char[]){"-c"}, o->warm[i], NULL};
-		session(o, &r, NULL, argv);
+		session(o, &r, NULL, argv, 0);
 		if (r.exit_status)
 			fail("the warm-up failed with %u: %.*s", r.exit_status, (int)r.out.len, (char *)r.out.p);
 	}
@@ -357,15 +380,8 @@ static void one(struct options *o, double *t)
 	int listener = listen_on(&r);
 	spawn_monitor(o, &r);
 	begin(o, &r, listener);
-	if (o->attach) {
-		int fd = open(o->attach, O_RDONLY | O_CLOEXEC);
-		struct buf b = {0};
-		control_put_attach(&b, 7, &(struct control_attach){.flags = CONTROL_DISK_READONLY});
-		control_send(r.control, b.p, b.len, &fd, 1);
-		buf_free(&b);
-		close(fd);
-	}
-	session(o, &r, o->setup, o->argv);
+	attach(o, &r);
+	session(o, &r, o->setup, o->argv, 0);
 	if (o->stats) {
 		request(r.control, CONTROL_QUERY, 6);
 		wait_for(&r, CONTROL_STATUS, 6);
@@ -453,6 +469,8 @@ int main(int argc, char **argv)
 			o.setup = v;
 		else if (!strcmp(a, "--attach") && v)
 			o.attach = v;
+		else if (!strcmp(a, "--from") && v)
+			o.from = v;
 		else if (!strcmp(a, "--warm") && v && o.n_warm < 16)
 			o.warm[o.n_warm++] = v;
 		else if (!strcmp(a, "--expect") && v)
@@ -464,6 +482,8 @@ int main(int argc, char **argv)
 			o.cfg.fd[CONTROL_FD_KVM] = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 		} else if (!strcmp(a, "--empty") && (took = false, true))
 			add_disk(&o, NULL);
+		else if (!strcmp(a, "--net") && (took = false, true))
+			o.cfg.net[o.cfg.n_nets++] = (struct control_net){.mac = {2, 0, 0, 0, 0, 1}, .mtu = 1500, .kind = CONTROL_NET_TAP, .n_pairs = 1};
 		else if (!strcmp(a, "--times") && (took = false, true))
 			o.times = true;
 		else if (!strcmp(a, "--stats") && (took = false, true))
@@ -483,14 +503,17 @@ int main(int argc, char **argv)
 		strcat(beside, "/../../src/vmm/caisson-vmm");
 		o.vmm = beside;
 	}
+	const char *from = building ? o.from : o.dir;
+	if (from) {
+		o.cfg.fd[CONTROL_FD_STATE] = open_in(from, "state", O_RDONLY);
+		o.cfg.fd[CONTROL_FD_MEMORY] = open_in(from, "memory", O_RDONLY);
+		if (!o.no_code)
+			o.cfg.fd[CONTROL_FD_CODE] = open_in(from, "code", O_RDONLY);
+	}
 	if (building) {
 		build(&o);
 		return 0;
 	}
-	o.cfg.fd[CONTROL_FD_STATE] = open_in(o.dir, "state", O_RDONLY);
-	o.cfg.fd[CONTROL_FD_MEMORY] = open_in(o.dir, "memory", O_RDONLY);
-	if (!o.no_code)
-		o.cfg.fd[CONTROL_FD_CODE] = open_in(o.dir, "code", O_RDONLY);
 	if (o.cfg.fd[CONTROL_FD_STATE] < 0 || o.cfg.fd[CONTROL_FD_MEMORY] < 0 || !o.argv || !o.n)
 		fail("there is no snapshot in %s, or nothing to run", o.dir);
 	run(&o);

@@ -145,7 +145,7 @@ int main(void)
 	int mine[3], theirs[3];
 	sigset_t chld;
 
-	machine_early();
+	machine_early(&machine);
 	sigemptyset(&chld);
 	sigaddset(&chld, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &chld, NULL);

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "guest/agent.h"
+#include "guest/prepare.h"
 
 static int fake_setup(void *ctx, const struct agent_setup *m, uint32_t *code, struct cai_error *err)
 {
@@ -28,6 +29,25 @@ static int fake_setup(void *ctx, const struct agent_setup *m, uint32_t *code, st
 	return 0;
 }
 
+static int fake_prepare(void *ctx, char *const *argv, uint32_t *code, struct cai_error *err)
+{
+	struct prepare p;
+	*code = AGENT_E_ROOTFS;
+	return prepare_parse(argv, &p, err) < 0 || strcmp(p.dev, "/dev/bad") ? 0 : cai_fail(err, 22, "the root disk is bad");
+}
+
+/* The command of "prepare" is run as it is: its warm-up would be one of a whole machine. */
+static int fake_spawn(const struct agent_start *m, struct spawned *s, struct cai_error *err)
+{
+	struct agent_start n = *m;
+	struct prepare p;
+	if ((m->flags & AGENT_START_BUILTIN) && !strcmp(m->argv[0], "prepare") && prepare_parse(m->argv, &p, NULL) == 0 && p.command) {
+		n.flags &= ~AGENT_START_BUILTIN;
+		n.argv = (char **)(uintptr_t)p.command;
+	}
+	return spawn_process(&n, s, err);
+}
+
 static void fake_poweroff(void *ctx)
 {
 }
@@ -36,7 +56,8 @@ static void serve(int listener)
 {
 	const struct agent_ops ops = {.setup = fake_setup,
 				      .poweroff = fake_poweroff,
-				      .spawn = spawn_process,
+				      .prepare = fake_prepare,
+				      .spawn = fake_spawn,
 				      .signal_session = spawn_signal_session};
 	struct cai_error err = {.text = ""};
 	sigset_t chld;

@@ -42,6 +42,8 @@ class Guest:
         self.nets = []
         for i in range(nets):
             listener = socket.socket(socket.AF_UNIX)
+            if os.path.exists(f"{directory}/net{i}"):
+                os.unlink(f"{directory}/net{i}")
             listener.bind(f"{directory}/net{i}")
             listener.listen()
             self.nets.append(listener)
@@ -226,6 +228,62 @@ def functions_of_the_agent(directory):
     guest.off()
 
 
+def prepared_before_setup(directory):
+    disk = directory + "/upper.img"
+    with open(disk, "wb") as f:
+        f.truncate(64 << 20)
+    subprocess.run(["mkfs.ext4", "-q", disk], check=True)
+    disks = [busybox + ":ro", disk, busybox + ":ro"]
+    plain = Guest(directory, disks, nets=1)
+    Session(plain.vsock).setup(root_dev="/dev/vda", mode=OVERLAY_TMPFS)
+    look = "sort /proc/mounts; stat -c '%n %a %u %g' / /* /etc/*; cat /etc/*; ls /dev /dev/shm /dev/mqueue; ls -d /sys/fs/cgroup/*/; ip link show lo"
+    expected = plain.output(look)
+    plain.off()
+    litter = ("set -e; echo $WORD; test $$ != 1; hostname wrong; echo x >/x; echo x >/etc/passwd; echo x >/dev/shm/x; echo x >/tmp/x; rm /bin/vi\n"
+              "mkdir /m; mount -t tmpfs none /m; touch /m/x; sleep 1000 & (sleep 1000; :) & ip link set lo down\n"
+              "(echo x >/dev/x) 2>/dev/null && exit 5; mkdir /sys/fs/cgroup/x 2>/dev/null && exit 6; ! ip link show eth0 2>/dev/null\n")
+    for overlay, setup in ((True, dict(mode=OVERLAY_TMPFS)), (False, dict(mode=OVERLAY_TMPFS)), (True, dict(mode=OVERLAY_DISK, upper_dev="/dev/vdb")),
+                           (True, dict(mode=READONLY)), (True, dict(mode=OVERLAY_TMPFS, root_dev="/dev/vdc")),
+                           (False, dict(mode=OVERLAY_TMPFS, fstype="erofs", flags=READONLY_ROOT))):
+        guest = Guest(directory, disks, nets=1)
+        words = ["prepare", "/dev/vda", "erofs"] + ["--overlay"] * overlay
+        out, err, status, _, _ = Session(guest.vsock).run(words + ["--", "/bin/sh", "-c", litter], BUILTIN, env=["WORD=warm", "PATH=/bin:/sbin"])
+        assert (out, err, status) == (b"warm\n", b"", 0), (out, err, status)
+        out, err, status, _, _ = Session(guest.vsock).run(words, BUILTIN)
+        assert (out, err, status) == (b"", b"", 0), (out, err, status)
+        out, err, status, _, _ = Session(guest.vsock).run(words + ["--", "sh", "-c", "echo no >&2; exit 3"], BUILTIN)
+        assert (out, err, status) == (b"", b"no\nthe warm-up ended with 3\nthe warm-up failed\n", 1), (out, err, status)
+        out, err, status, _, _ = Session(guest.vsock).run(words + ["--", "/no/such"], BUILTIN)
+        assert status == 1 and b"/no/such does not exist" in err, (out, err, status)
+        for argv, sentence in ((["prepare", "/dev/vdb", ""], "mounted already"), (["prepare", "/dev/vda", "erofs", "what"], "does not know what")):
+            try:
+                Session(guest.vsock).run(argv, BUILTIN)
+                raise AssertionError(f"{argv} was accepted")
+            except AgentError as e:
+                assert sentence in e.text, e.text
+        Session(guest.vsock).setup(**dict(dict(root_dev="/dev/vda"), **setup))
+        if setup["mode"] == OVERLAY_TMPFS and "flags" not in setup:
+            found = guest.output(look)
+            assert found == expected, (found, expected)
+        left = guest.output("hostname; cat /etc/hostname; ls -d /x /m /dev/shm/x /dev/x /sys/fs/cgroup/x 2>/dev/null; grep ^root: /etc/passwd | cut -c1-5; ls /bin/vi")
+        assert left == ("" if setup["mode"] == READONLY else "box\n") + "box\nroot:\n/bin/vi\n", left
+        out, _, _, _, _ = Session(guest.vsock).run(["ps"], BUILTIN)
+        assert json.loads(out) == [], out
+        assert guest.output("(touch /y && echo yes) 2>/dev/null || echo no") == ("no\n" if setup["mode"] == READONLY or "flags" in setup else "yes\n")
+        guest.off()
+    # A disk that is no disk, and one that is not there.
+    guest = Guest(directory, [busybox + ":ro"])
+    for argv, sentence in ((["prepare", "/dev/null", ""], "/dev/null is not a disk"), (["prepare", "/dev/vda", "ext4"], "of type erofs, not ext4"),
+                           (["prepare", "/dev/vdx", "erofs"], "/dev/vdx cannot be opened")):
+        try:
+            Session(guest.vsock).run(argv, BUILTIN)
+            raise AssertionError(f"{argv} was accepted")
+        except AgentError as e:
+            assert sentence in e.text, e.text
+    Session(guest.vsock).setup(root_dev="/dev/vda", mode=OVERLAY_TMPFS)
+    guest.off()
+
+
 def what_cannot_be_done_is_said(directory):
     blank = directory + "/blank"
     with open(blank, "wb") as f:
@@ -258,7 +316,7 @@ def main():
     for program in ("mkfs.ext4", "e2fsck", "dumpe2fs", "debugfs"):
         if not shutil.which(program):
             skip(f"no {program}")
-    for test in (writable_layer_on_a_disk, mounts_network_and_a_read_only_root, shared_directories, out_of_memory, functions_of_the_agent, what_cannot_be_done_is_said):
+    for test in (writable_layer_on_a_disk, mounts_network_and_a_read_only_root, shared_directories, out_of_memory, functions_of_the_agent, prepared_before_setup, what_cannot_be_done_is_said):
         with tempfile.TemporaryDirectory() as directory:
             try:
                 test(directory)
