@@ -27,6 +27,7 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "net/netns.h"
 
 #define PRIO_RAW    (-300)
 #define PRIO_GUARD  (-150) /* after connection tracking (-200), before destination NAT (-100) */
@@ -214,13 +215,20 @@ static void refuse_metadata(struct nft *t)
 	}
 }
 
+static uint32_t max_connections(void)
+{
+	int all = sysctl_read("netfilter/nf_conntrack_max");
+	uint32_t share = all > 0 ? (uint32_t)all / 64 : RULES_MAX_CONNS;
+	return share < 256 ? 256 : share > RULES_MAX_CONNS ? RULES_MAX_CONNS : share;
+}
+
 static void limit_connections(struct nft *t, uint8_t nfproto, const char *set, uint32_t id)
 {
 	bool v4 = nfproto == NFPROTO_IPV4;
 	nft_rule(t, "from_sandbox_to");
 	nft_nfproto(t, nfproto);
 	nft_payload(t, NFT_PAYLOAD_NETWORK_HEADER, v4 ? 12 : 8, v4 ? 4 : 16, NFT_REG_1);
-	nft_each_connlimit(t, set, id, NFT_REG_1, RULES_MAX_CONNS);
+	nft_each_connlimit(t, set, id, NFT_REG_1, max_connections());
 	nft_verdict(t, NF_DROP, NULL);
 	nft_rule_end(t);
 }

@@ -26,8 +26,10 @@
 #define GROUP_PRIVATE  0u
 #define GROUP_INTERNAL 0x40000000u /* set in the groups of networks without a way out */
 
-/* How many connections one address of a sandbox may have tracked at once; the table that they share has room
- * for many such. */
+/*
+ * How many connections one address of a sandbox may have tracked at once: this many, or a 64th of what the
+ * kernel tracks where that is less, so that a few sandboxes cannot fill the table, the host's included.
+ */
 #define RULES_MAX_CONNS 4096
 
 /* The addresses that Caisson uses on this host. */

@@ -629,6 +629,23 @@ def test_names_are_asked_of_the_hosts_server_on_loopback(w):
             assert s.run(dns_ask, s.gateway4, "example.org") == ["198.51.100.1"], "still there"
 
 
+def test_connections_that_one_sandbox_has_tracked_are_bounded(w):
+    """Datagrams to ever new ports: beyond the limit new ones are dropped, while another sandbox goes on as before."""
+    limit = max(256, min(4096, int(open("/proc/sys/net/netfilter/nf_conntrack_max").read()) // 64))
+    with Sandbox(w, "--id", "a") as a, Sandbox(w, "--id", "b") as b:
+        with inside(a.ns):
+            raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+            for k in range(limit + 1000):
+                raw.sendto(ip4_udp(a.addr4, OUT4, 1024 + k, 9, b"x"), (OUT4, 0))
+        router = router_of(a)
+        with inside(router):
+            n = int(open("/proc/sys/net/netfilter/nf_conntrack_count").read())
+        os.close(router)
+        assert limit - 100 <= n <= limit + 200, n
+        unreachable(a.run, udp_get, OUT4, 7, timeout=1)
+        assert b.run(tcp_get, OUT4, 80) == b"hello\n"
+
+
 def test_published_ports_over_tcp(w):
     with Sandbox(w, "-p", "8080:80", "-p", f"{WAN4}:8081:80", "-p", "[::1]:8080:80", "-p", "80", "-p", "8090-8091:80-81") as s:
         assert [p.split(" -> ")[1] for p in s.ports] == ["80/tcp"] * 5 + ["81/tcp"]
