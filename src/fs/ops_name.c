@@ -5,6 +5,10 @@
  * Every call names an entry by the descriptor of its directory and one checked name, and none follows a link: AT_SYMLINK_NOFOLLOW,
  * O_NOFOLLOW, or a call that never does. What the guest asks about is looked at again after it was made, by name: should the host
  * have put something else there meanwhile, the guest is told of that.
+ *
+ * The guest asks for a file's name anew each time it walks a path, and gets the attributes with it, so that what it opens or examines
+ * by name is always what the host has now. Names of directories it may use for a while, which saves most of the questions, and so
+ * it may what a listing gave.
  */
 #include "fs/server_internal.h"
 
@@ -60,7 +64,11 @@ static int give_entry(struct fs_call *c, int dir, const char *name)
 	int r = stat_name(dir, name, &st);
 	if (r == 0)
 		r = fs_fill_entry(c->s, c->inode, name, &st, &e);
-	return r < 0 ? r : fs_give(c, &e, sizeof(e));
+	if (r < 0)
+		return r;
+	if ((st.stx_mode & S_IFMT) != S_IFDIR)
+		e.entry_valid = e.entry_valid_nsec = 0;
+	return fs_give(c, &e, sizeof(e));
 }
 
 int fs_lookup(struct fs_call *c)
@@ -270,6 +278,7 @@ int fs_create(struct fs_call *c)
 		inode_forget(&c->s->inodes, i, 1);
 		return fd < 0 ? fd : -ENFILE;
 	}
+	e.entry_valid = e.entry_valid_nsec = 0;
 	/* The attributes from before a truncation are not to be used. */
 	if (existed)
 		e.attr_valid = e.attr_valid_nsec = 0;

@@ -39,7 +39,7 @@ struct fs_options {
 	int proc_fd;         /* this process's /proc/self/fd, or a mount of it; borrowed. It becomes the working directory */
 	bool readonly;
 	bool switch_ids;     /* create files as the user and group that the request names; needs CAP_SETUID and CAP_SETGID */
-	unsigned cache_ms;   /* how long the guest may use names and attributes without asking again */
+	unsigned cache_ms;   /* how long the guest may use directories' names, attributes and listings without asking again */
 	uint32_t max_inodes; /* files known to the guest at once */
 	unsigned max_fds;    /* descriptors the server may have open, at least 128 */
 };

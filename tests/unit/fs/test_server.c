@@ -60,6 +60,19 @@ static void a_file_is_made_written_read_and_seen_on_the_host(void **state)
 	assert_int_equal(a.size, 0);
 }
 
+static void a_files_name_is_asked_for_every_time(void **state)
+{
+	uint64_t id, fh;
+	struct fuse_mkdir_in mk = {.mode = 0755};
+	host_file("f", "text");
+	must_find(1, "f");
+	assert_true(!entry().entry_valid && !entry().entry_valid_nsec && entry().attr_valid_nsec == 10000000);
+	assert_int_equal(create(1, "g", O_RDWR, &id, &fh), 0);
+	assert_true(!entry().entry_valid && !entry().entry_valid_nsec);
+	assert_int_equal(ask(FUSE_MKDIR, 1, &mk, sizeof(mk), "d", NULL), 0);
+	assert_true(!entry().entry_valid && entry().entry_valid_nsec == 10000000);
+}
+
 static void appending_goes_to_the_end_that_the_host_knows(void **state)
 {
 	uint64_t id, fh;
@@ -601,6 +614,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(init_agrees_on_what_both_have),
 		T(a_file_is_made_written_read_and_seen_on_the_host),
+		T(a_files_name_is_asked_for_every_time),
 		T(appending_goes_to_the_end_that_the_host_knows),
 		T(names_that_could_lead_elsewhere_are_refused),
 		T(links_are_never_followed),
