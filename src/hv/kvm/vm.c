@@ -83,7 +83,14 @@ static int op_get_state(struct hv_vcpu *v, struct x86_state *s, struct cai_error
 
 static int op_set_state(struct hv_vcpu *v, const struct x86_state *s, struct cai_error *err)
 {
-	return kvm_state_set(kvm_vcpu_of(v), KVM_PART_ALL, s, err);
+	uint64_t tsc = 0;
+	if (kvm_state_set(kvm_vcpu_of(v), KVM_PART_ALL, s, err) < 0)
+		return -1;
+	/* A guest whose clock makes a jump is not the guest that was saved. One KVM that cannot set a TSC is only there for tests. */
+	if (s->tsc && !(kvm_vm_of(v->vm)->quirks & KVM_QUIRK_PVM) && kvm_msr_get(kvm_vcpu_of(v), 0x10, &tsc) == 0 &&
+	    tsc - s->tsc > 10 * KVM_TSC_SKEW)
+		return cai_fail(err, ENOTSUP, "this host's KVM cannot set a guest's TSC");
+	return 0;
 }
 
 static const struct x86_cpu_model *op_cpuid(struct hv_vm *hv)

@@ -9,6 +9,8 @@
 #define BUF    16384u
 #define ROUNDS (guest_accel & 4 ? 200u : guest_accel & 2 ? 4u : 1500u)
 #define CPUS   8
+/* A KVM that interprets ring 0 gives its guests the host's TSC, which makes a jump of a hop to it. */
+#define LONG   (guest_accel & 4 ? 1000000000u : 60000u)
 
 static uint64_t buf[CPUS][BUF / 8];
 static uint64_t result[CPUS][2];
@@ -101,9 +103,9 @@ int guest_main(void)
 			uint64_t before = pings[c];
 			wrmsr(X2APIC_ICR, (uint64_t)c << 32 | 0x4041);
 			sent++;
-			CHECK(WAIT_FOR(pings[c] == before + 1, 20000));
+			CHECK(WAIT_FOR(pings[c] == before + 1, LONG));
 		}
-	CHECK(WAIT_FOR(done == guest_cpus, 60000));
+	CHECK(WAIT_FOR(done == guest_cpus, LONG));
 	uint64_t got = 0;
 	for (unsigned c = 0; c < guest_cpus; c++) {
 		CHECK_EQ(result[c][0], result[c][1]);

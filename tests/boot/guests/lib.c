@@ -324,7 +324,7 @@ unsigned start_aps(ap_fn *fn)
 	for (unsigned i = 1; i < guest_cpus; i++) {
 		wrmsr(X2APIC_ICR, (uint64_t)i << 32 | 0x4500); /* INIT */
 		wrmsr(X2APIC_ICR, (uint64_t)i << 32 | 0x4608); /* SIPI to 0x8000 */
-		if (!WAIT_FOR(ap_ready >= i, 5000)) {
+		if (!WAIT_FOR(ap_ready >= i, guest_accel & 4 ? 1000000000 : 5000)) {
 			check_failed("lib.c", __LINE__, "a secondary CPU starts");
 			break;
 		}
