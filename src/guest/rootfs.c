@@ -96,7 +96,11 @@ static const char *choose_type(const char *what, const char *dev, const char *wa
 		return NULL;
 	}
 	const char *found = NULL;
-	if (file_pread_full(fd, block, sizeof(block), 0) == (ssize_t)sizeof(block))
+	ssize_t got = 0;
+	/* A disk put into an empty slot gets its size a moment after the interrupt that tells of it. */
+	for (int tries = 0; tries < 2000 && (got = file_pread_full(fd, block, sizeof(block), 0)) == 0; tries++)
+		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+	if (got == (ssize_t)sizeof(block))
 		found = rootfs_detect(block);
 	if (!found) {
 		cai_fail(err, 0, "the %s %.64s holds neither an EROFS nor an ext4 file system", what, dev);
