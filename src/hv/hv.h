@@ -175,7 +175,7 @@ static inline int hv_dirty_begin(struct hv_vm *vm, struct cai_error *err)
 {
 	return mem_dirty_begin(vm->cfg.mem, err) < 0 ? -1 : vm->ops->dirty_begin(vm, err);
 }
-/* Decoded code, for accelerators that have any (others: ENOTSUP): to an empty file, and, before any vCPU runs, from one that this very build wrote
+/* Decoded code, for accelerators that have any (others: ENOTSUP): to an empty file, and, after all state is set and before any vCPU runs, from one that this very build wrote
  * for the snapshot `id`. What is in such a file is believed, so nobody else may be able to write to it. */
 static inline int hv_save_code(struct hv_vm *vm, int fd, const uint8_t id[16], const uint8_t build[20], struct cai_error *err)
 {

@@ -222,16 +222,19 @@ int restore_load(struct machine *m, struct cai_error *err)
 {
 	if (check_cpu(m, err) < 0)
 		return -1;
+	/* Everything that is written from here on differs from the files. */
+	if (hv_dirty_begin(m->vm, err) < 0)
+		return -1;
+	if (load_processors(m, err) < 0)
+		return -1;
+	/* After them, since it brings what each of them knew of it; before anything else writes to guest memory. */
 	if (m->cfg.fd[CONTROL_FD_CODE] >= 0) {
 		uint8_t build[20];
 		build_id(build);
 		if (hv_load_code(m->vm, m->cfg.fd[CONTROL_FD_CODE], m->restore->manifest.id, build, err) < 0)
 			return -1;
 	}
-	/* Everything that is written from here on differs from the files. */
-	if (hv_dirty_begin(m->vm, err) < 0)
-		return -1;
-	if (load_processors(m, err) < 0 || load_devices(m, err) < 0 || new_generation(m, err) < 0)
+	if (load_devices(m, err) < 0 || new_generation(m, err) < 0)
 		return -1;
 	m->last = m->restore->memory;
 	m->restore->memory = (struct snapshot_memory){0};

@@ -66,9 +66,10 @@ void code_link(struct code_cache *k, const struct x86_block *from, struct x86_op
 bool code_invalidate(struct code_cache *k, uint32_t page, unsigned off, unsigned len);
 
 /* code_file.c: everything to an empty file, and from one into a new cache of the same size for the same amount of RAM. Only with no vCPU in guest
- * code. id: of the snapshot it belongs to; build: of this program. What the file says is believed. */
-int code_save(struct code_cache *k, int fd, const uint8_t id[16], const uint8_t build[20], struct cai_error *err);
-int code_load(struct code_cache *k, int fd, const uint8_t id[16], const uint8_t build[20], struct cai_error *err);
+ * code. id: of the snapshot it belongs to; build: of this program; jumps: n bytes more, which are what vCPUs know of the cache. What the file
+ * says is believed. */
+int code_save(struct code_cache *k, int fd, const uint8_t id[16], const uint8_t build[20], const void *jumps, size_t n, struct cai_error *err);
+int code_load(struct code_cache *k, int fd, const uint8_t id[16], const uint8_t build[20], void *jumps, size_t n, struct cai_error *err);
 
 /* Forgets everything. Only with no vCPU in guest code. */
 void code_empty(struct code_cache *k);

@@ -22,6 +22,10 @@
 #include "base/util.h"
 #include "hv/soft/code.h"
 
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
+
 #define MAGIC   "CAISCODE"
 #define VERSION 1
 
@@ -31,8 +35,8 @@ struct header {
 	uint8_t build[20];
 	uint8_t id[16];
 	uint32_t size, used, n_used_pages;
-	uint64_t n_pages;
-	uint64_t arena_at, heads_at, pages_at, used_pages_at, bytes; /* offsets in the file, and its size */
+	uint64_t n_pages, jumps_bytes;
+	uint64_t arena_at, heads_at, pages_at, used_pages_at, jumps_at, bytes; /* offsets in the file, and its size */
 };
 
 #define HEADS_BYTES (sizeof(uint32_t) << CODE_HASH_BITS)
@@ -48,7 +52,8 @@ static void lay_out(struct header *h)
 	h->heads_at = h->arena_at + pages(h->used);
 	h->pages_at = h->heads_at + pages(HEADS_BYTES);
 	h->used_pages_at = h->pages_at + pages(h->n_pages * sizeof(struct code_page));
-	h->bytes = h->used_pages_at + pages(h->n_used_pages * 4ull);
+	h->jumps_at = h->used_pages_at + pages(h->n_used_pages * 4ull);
+	h->bytes = h->jumps_at + pages(h->jumps_bytes);
 }
 
 static uint32_t header_crc(const struct header *h)
@@ -97,9 +102,9 @@ static int write_pages(struct code_cache *k, const uint32_t *list, uint32_t n, u
 	return 0;
 }
 
-int code_save(struct code_cache *k, int fd, const uint8_t id[16], const uint8_t build[20], struct cai_error *err)
+int code_save(struct code_cache *k, int fd, const uint8_t id[16], const uint8_t build[20], const void *jumps, size_t n_jumps, struct cai_error *err)
 {
-	struct header h = {.magic = MAGIC, .version = VERSION, .size = k->size, .used = k->used, .n_pages = k->n_pages};
+	struct header h = {.magic = MAGIC, .version = VERSION, .size = k->size, .used = k->used, .n_pages = k->n_pages, .jumps_bytes = n_jumps};
 	cleanup_free uint32_t *list = malloc(sizeof(*list) * (k->n_used_pages + 1));
 	const size_t words = (size_t)(k->n_pages / 64 + 1);
 	cleanup_free uint64_t *seen = calloc(words, sizeof(*seen));
@@ -119,7 +124,8 @@ int code_save(struct code_cache *k, int fd, const uint8_t id[16], const uint8_t 
 	if (ftruncate(fd, (off_t)h.bytes) < 0)
 		return cai_fail_errno(err, errno, "cannot size the file for decoded code");
 	if (write_at(fd, k->arena, k->used, h.arena_at, err) < 0 || write_at(fd, (const void *)k->heads, HEADS_BYTES, h.heads_at, err) < 0 ||
-	    write_pages(k, list, n, seen, fd, &h, err) < 0 || write_at(fd, list, n * 4ull, h.used_pages_at, err) < 0)
+	    write_pages(k, list, n, seen, fd, &h, err) < 0 || write_at(fd, list, n * 4ull, h.used_pages_at, err) < 0 ||
+	    write_at(fd, jumps, n_jumps, h.jumps_at, err) < 0)
 		return -1;
 	return write_at(fd, &h, sizeof(h), 0, err);
 }
@@ -131,7 +137,7 @@ static int map_over(void *to, uint64_t n, int fd, uint64_t at, struct cai_error 
 	return 0;
 }
 
-int code_load(struct code_cache *k, int fd, const uint8_t id[16], const uint8_t build[20], struct cai_error *err)
+int code_load(struct code_cache *k, int fd, const uint8_t id[16], const uint8_t build[20], void *jumps, size_t n_jumps, struct cai_error *err)
 {
 	struct header h, want;
 	struct stat st;
@@ -148,7 +154,7 @@ int code_load(struct code_cache *k, int fd, const uint8_t id[16], const uint8_t 
 	want = h;
 	lay_out(&want);
 	if (h.size != k->size || h.used > k->size || h.n_pages != k->n_pages || h.n_used_pages > k->max_used_pages ||
-	    memcmp(&want, &h, sizeof(h)))
+	    h.jumps_bytes != n_jumps || memcmp(&want, &h, sizeof(h)))
 		return cai_fail(err, EINVAL, "the decoded code is that of a machine of another size");
 	if (fstat(fd, &st) < 0 || (uint64_t)st.st_size < h.bytes)
 		return cai_fail(err, EINVAL, "the file of decoded code is cut short");
@@ -156,6 +162,11 @@ int code_load(struct code_cache *k, int fd, const uint8_t id[16], const uint8_t 
 	    map_over(k->pages, pages(h.n_pages * sizeof(struct code_page)), fd, h.pages_at, err) < 0 ||
 	    map_over(k->used_pages, pages(h.n_used_pages * 4ull), fd, h.used_pages_at, err) < 0)
 		return -1;
+	if (pread(fd, jumps, n_jumps, (off_t)h.jumps_at) != (ssize_t)n_jumps)
+		return cai_fail(err, EINVAL, "the file of decoded code cannot be read");
+	/* Page tables only, and best effort: a guest that starts looks at most of it within milliseconds, a fault at a time. */
+	madvise(k->arena, pages(h.used), MADV_POPULATE_READ);
+	madvise((void *)k->heads, HEADS_BYTES, MADV_POPULATE_READ);
 	k->used = h.used;
 	k->n_used_pages = h.n_used_pages;
 	return 0;

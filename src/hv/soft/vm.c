@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/cleanup.h"
 #include "base/util.h"
 #include "x86/paging.h"
 
@@ -291,14 +292,50 @@ static int dirty_fetch(struct hv_vm *hv, struct cai_error *err)
 	return 0; /* all is in mem's log already */
 }
 
+/* What a vCPU knows of where blocks are: good as long as its page tables are those of the same moment. */
+struct jumps {
+	uint32_t gens[2], kernel_local_code, pad;
+	uint64_t pages[2][X86_JC_PAGE_WORDS];
+	struct x86_jump jc[X86_JC_SIZE];
+};
+
 static int save_code(struct hv_vm *hv, int fd, const uint8_t id[16], const uint8_t build[20], struct cai_error *err)
 {
-	return code_save(&((struct soft_vm *)hv)->code, fd, id, build, err);
+	struct soft_vm *vm = (struct soft_vm *)hv;
+	const unsigned n = hv->cfg.n_vcpus;
+	cleanup_free struct jumps *j = calloc(n, sizeof(*j));
+	if (!j)
+		return cai_fail(err, ENOMEM, "out of memory");
+	for (unsigned i = 0; i < n; i++) {
+		const struct x86_cpu *c = vm->vcpu[i].cpu;
+		j[i].kernel_local_code = c->kernel_local_code;
+		memcpy(j[i].gens, c->jc_gens, sizeof(j[i].gens));
+		memcpy(j[i].pages, c->jc_pages, sizeof(j[i].pages));
+		memcpy(j[i].jc, c->jc, sizeof(j[i].jc));
+	}
+	return code_save(&vm->code, fd, id, build, j, n * sizeof(*j), err);
 }
 
 static int load_code(struct hv_vm *hv, int fd, const uint8_t id[16], const uint8_t build[20], struct cai_error *err)
 {
-	return code_load(&((struct soft_vm *)hv)->code, fd, id, build, err);
+	struct soft_vm *vm = (struct soft_vm *)hv;
+	const unsigned n = hv->cfg.n_vcpus;
+	cleanup_free struct jumps *j = malloc(n * sizeof(*j));
+	if (!j)
+		return cai_fail(err, ENOMEM, "out of memory");
+	if (code_load(&vm->code, fd, id, build, j, n * sizeof(*j), err) < 0)
+		return -1;
+	for (unsigned i = 0; i < n; i++) {
+		struct x86_cpu *c = vm->vcpu[i].cpu;
+		memcpy(c->jc_gens, j[i].gens, sizeof(c->jc_gens));
+		memcpy(c->jc_pages, j[i].pages, sizeof(c->jc_pages));
+		memcpy(c->jc, j[i].jc, sizeof(c->jc));
+		x86_update_mode(c); /* its generation is one of those now */
+		c->kernel_local_code = j[i].kernel_local_code;
+		/* Written already, but before there was any code to drop. */
+		kvmclock_refresh(&vm->clock, i, state_time(vm) - vm->t0 + (uint64_t)vm->vcpu[i].tsc_offset, true);
+	}
+	return 0;
 }
 
 static int set_step(struct hv_vcpu *hv, bool on)
