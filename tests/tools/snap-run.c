@@ -6,11 +6,16 @@
  *   snap-run build DIR --kernel F --initrd F --cmdline FILE [--disk F[:ro]]... [--empty]... [--cpus N] [-m MB] [--setup DEV] [--warm CMD]...
  *   snap-run build DIR --from DIR [--disk F[:ro]]... [--empty]... [--net]... [--attach F] [--setup DEV] [--warm CMD]... [-- PREPARE...]
  *   snap-run run DIR [--disk F[:ro]]... [--empty]... [--net]... [-n N] [--expect TEXT] [--setup DEV] [--attach F] [--no-code] [--times] [--stats] -- CMD...
+ *   snap-run chain DIR --from DIR | --kernel F ... [-n N] [--setup DEV] [--disk F[:ro]]... -- CMD...
  *
  * build boots, waits for the agent, with --setup mounts the root from DEV, runs each --warm command in it, and writes DIR/state, DIR/memory
  * and DIR/code. With --from it restores instead of booting. PREPARE is run as a function of the agent, before all others: "prepare /dev/vda erofs".
  * --attach puts F into the first slot; --net is a network that is not connected. run restores N copies one after the other, and in each one runs CMD, whose output must be TEXT. --times prints medians
  * and the 99th percentile, in microseconds since the start of the monitor's process. Exit status 0 when all went well.
+ *
+ * chain starts CMD, which goes on for itself and writes to the console, and takes N snapshots at random moments, each but the first an incremental
+ * one on the one before: DIR/0, DIR/1, ... Then it restores each of them and lets it run for a moment; what the console says is in
+ * DIR/console and DIR/0/console and so on.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,6 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -29,6 +35,7 @@
 #include "base/cleanup.h"
 #include "proto/agent.h"
 #include "proto/control.h"
+#include "proto/snapshot.h"
 
 enum { T_CONFIGURED, T_STARTED, T_READY, T_CONNECTED, T_HELLO, T_PROCESS, T_OUTPUT, T_EXIT, T_GONE, N_TIMES };
 static const char *const time_names[] = {"configured", "started", "ready", "connected", "hello", "process", "output", "exit", "gone"};
@@ -76,8 +83,8 @@ static void mark(struct run *r, unsigned what)
 
 static int open_in(const char *dir, const char *name, int flags)
 {
-	char path[4096];
-	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	char path[4096 + 16];
+	snprintf(path, sizeof(path), "%.4080s/%.15s", dir, name);
 	return open(path, flags | O_CLOEXEC, 0600);
 }
 
@@ -181,6 +188,9 @@ static unsigned on_control(struct run *r, uint32_t *seq)
 	struct cai_error err;
 	unsigned n_fds = 0;
 	long n = control_recv(r->control, p, sizeof(p), NULL, &n_fds);
+	/* It went without reading START: what it said before comes after this error. */
+	if (n < 0 && errno == ECONNRESET)
+		n = control_recv(r->control, p, sizeof(p), NULL, &n_fds);
 	if (n <= 0)
 		fail("the monitor has gone");
 	struct buf_reader rd = buf_reader(p, (size_t)n);
@@ -277,6 +287,7 @@ static void session(struct options *o, struct run *r, const char *setup, char **
 				break;
 			case AGENT_STARTED:
 				mark(r, T_PROCESS);
+				done = flags & AGENT_START_DETACH;
 				break;
 			case AGENT_STDOUT:
 			case AGENT_STDERR:
@@ -367,6 +378,104 @@ static void build(struct options *o)
 	finish(&r);
 }
 
+/* The memory files of the snapshot in DIR/k, by the ids in its index. */
+static void open_layers(struct options *o, unsigned k)
+{
+	struct snapshot s, t;
+	struct cai_error err;
+	char dir[4096];
+	snprintf(dir, sizeof(dir), "%s/%u", o->dir, k);
+	int fd = open_in(dir, "state", O_RDONLY);
+	if (snapshot_read(&s, fd, &err) < 0)
+		fail("%s", err.text);
+	o->cfg.fd[CONTROL_FD_STATE] = fd;
+	fd = open_in(dir, "code", O_RDONLY);
+	o->cfg.fd[CONTROL_FD_CODE] = fd;
+	for (unsigned i = 0; i < s.memory.n_layers; i++)
+		for (unsigned j = 0; j <= k; j++) {
+			snprintf(dir, sizeof(dir), "%s/%u", o->dir, j);
+			fd = open_in(dir, "state", O_RDONLY);
+			if (snapshot_read(&t, fd, &err) < 0)
+				fail("%s", err.text);
+			close(fd);
+			if (!memcmp(t.manifest.id, s.memory.layer[i], SNAPSHOT_ID_BYTES))
+				o->cfg.fd[CONTROL_FD_MEMORY + i] = open_in(dir, "memory", O_RDONLY);
+			snapshot_free(&t);
+		}
+	snapshot_free(&s);
+}
+
+static void chain(struct options *o)
+{
+	struct run r = {0};
+	char dir[4096];
+	uint8_t last[SNAPSHOT_ID_BYTES] = {0};
+	const bool soft = o->cfg.accel == CONTROL_ACCEL_SOFT;
+	o->cfg.fd[CONTROL_FD_CONSOLE] = open_in(o->dir, "console", O_RDWR | O_CREAT | O_TRUNC);
+	int listener = listen_on(&r);
+	spawn_monitor(o, &r);
+	begin(o, &r, listener);
+	wait_for(&r, CONTROL_READY, 0);
+	if (o->setup)
+		session(o, &r, o->setup, NULL, 0);
+	session(o, &r, NULL, o->argv, AGENT_START_DETACH);
+	srand((unsigned)getpid());
+	for (unsigned k = 0; k < o->n; k++) {
+		usleep(1000 + (unsigned)rand() % 60000);
+		snprintf(dir, sizeof(dir), "%s/%u", o->dir, k);
+		mkdir(dir, 0700);
+		const int flags = O_RDWR | O_CREAT | O_TRUNC;
+		int fds[] = {open_in(dir, "state", flags), open_in(dir, "memory", flags), open_in(dir, "code", flags)};
+		/* The longest chain there can be, then a full one again. */
+		struct control_snapshot s = {.flags = (k % CONTROL_MAX_LAYERS ? CONTROL_SNAPSHOT_INCREMENTAL : 0) | (soft ? CONTROL_SNAPSHOT_CODE : 0)};
+		struct snapshot got;
+		struct cai_error err;
+		struct buf b = {0};
+		memcpy(s.parent, last, sizeof(last));
+		control_put_snapshot(&b, 5, &s);
+		double t = now_us();
+		control_send(r.control, b.p, b.len, fds, soft ? 3 : 2);
+		wait_for(&r, CONTROL_OK, 5);
+		t = now_us() - t;
+		buf_free(&b);
+		if (snapshot_read(&got, fds[0], &err) < 0)
+			fail("%s", err.text);
+		memcpy(last, got.manifest.id, sizeof(last));
+		struct stat st;
+		fstat(fds[1], &st);
+		printf("snapshot %u: %u files, %u extents, %lld KiB, %.1f ms\n", k, got.memory.n_layers, got.memory.n_extents, (long long)st.st_blocks / 2, t / 1e3);
+		snapshot_free(&got);
+		for (unsigned i = 0; i < 3; i++)
+			close(fds[i]);
+	}
+	usleep(50000);
+	finish(&r);
+	close(listener);
+	for (unsigned k = 0; k < o->n; k++) {
+		struct run c = {0};
+		for (unsigned i = CONTROL_FD_STATE; i < CONTROL_N_FDS; i++) {
+			if (o->cfg.fd[i] >= 0)
+				close(o->cfg.fd[i]);
+			o->cfg.fd[i] = -1;
+		}
+		close(o->cfg.fd[CONTROL_FD_CONSOLE]);
+		snprintf(dir, sizeof(dir), "%s/%u", o->dir, k);
+		o->cfg.fd[CONTROL_FD_CONSOLE] = open_in(dir, "console", O_RDWR | O_CREAT | O_TRUNC);
+		o->cfg.fd[CONTROL_FD_KERNEL] = o->cfg.fd[CONTROL_FD_INITRD] = -1;
+		o->cfg.vcpus = 0;
+		o->cfg.mem_bytes = 0;
+		o->cfg.flags = CONTROL_FLAG_VERIFY;
+		open_layers(o, k);
+		listener = listen_on(&c);
+		spawn_monitor(o, &c);
+		begin(o, &c, listener);
+		wait_for(&c, CONTROL_READY, 0);
+		usleep(100000);
+		finish(&c);
+		close(listener);
+	}
+}
+
 static int compare(const void *a, const void *b)
 {
 	double x = *(const double *)a, y = *(const double *)b;
@@ -435,11 +544,11 @@ int main(int argc, char **argv)
 	control_config_init(&o.cfg);
 	o.cfg.accel = CONTROL_ACCEL_SOFT;
 	o.cfg.fd[CONTROL_FD_CONSOLE] = dup(2);
-	if (argc < 3 || (strcmp(argv[1], "build") && strcmp(argv[1], "run")))
+	if (argc < 3 || (strcmp(argv[1], "build") && strcmp(argv[1], "run") && strcmp(argv[1], "chain")))
 		fail("usage: see the head of its source");
-	bool building = !strcmp(argv[1], "build");
+	bool building = !strcmp(argv[1], "build"), chaining = !strcmp(argv[1], "chain");
 	o.dir = argv[2];
-	if (building) {
+	if (building || chaining) {
 		o.cfg.vcpus = 1;
 		o.cfg.mem_bytes = 512ull << 20;
 		strcpy(o.cfg.cpu_model, "v2");
@@ -503,8 +612,10 @@ int main(int argc, char **argv)
 		strcat(beside, "/../../src/vmm/caisson-vmm");
 		o.vmm = beside;
 	}
-	const char *from = building ? o.from : o.dir;
+	const char *from = building || chaining ? o.from : o.dir;
 	if (from) {
+		o.cfg.vcpus = 0;
+		o.cfg.mem_bytes = 0;
 		o.cfg.fd[CONTROL_FD_STATE] = open_in(from, "state", O_RDONLY);
 		o.cfg.fd[CONTROL_FD_MEMORY] = open_in(from, "memory", O_RDONLY);
 		if (!o.no_code)
@@ -512,6 +623,10 @@ int main(int argc, char **argv)
 	}
 	if (building) {
 		build(&o);
+		return 0;
+	}
+	if (chaining) {
+		chain(&o);
 		return 0;
 	}
 	if (o.cfg.fd[CONTROL_FD_STATE] < 0 || o.cfg.fd[CONTROL_FD_MEMORY] < 0 || !o.argv || !o.n)
