@@ -125,12 +125,16 @@ static pid_t helper(const char *const *words, int in, int out, struct cai_error 
 	return e ? cai_fail_errno(err, e, "cannot run %s", prog) : pid;
 }
 
-static int reap(pid_t pid)
+/* Waits for the helper: 0, or -1 with *err, which is empty when the helper has said itself what is wrong. */
+static int reap(pid_t pid, struct cai_error *err)
 {
 	int status = 0;
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+	if (WIFSIGNALED(status))
+		return cai_fail(err, 0, "caisson-image was killed by signal %d (%s); what was copied is incomplete", WTERMSIG(status),
+				strsignal(WTERMSIG(status)));
+	return WEXITSTATUS(status) ? -1 : 0;
 }
 
 static int look_inside(struct sandbox_view *v, const char *path, struct place *p, struct cai_error *err)
@@ -227,9 +231,9 @@ static int copy_out_of(struct copy *c, const char *path, const char *dest, struc
 	close(steal_fd(&rd));
 	int r = call_builtin(c->v, argv, -1, wr, err);
 	close(steal_fd(&wr));
-	int h = reap(pid);
-	if (h) {
-		err->text[0] = 0; /* it has said why, and the agent's broken pipe is no news */
+	struct cai_error why = {0};
+	if (reap(pid, &why) < 0) {
+		*err = why; /* the agent's broken pipe is no news beside it */
 		return -1;
 	}
 	return r ? -1 : 0;
@@ -277,12 +281,11 @@ static int copy_into(struct copy *c, const char *source, const char *path, struc
 	close(steal_fd(&wr));
 	int r = call_builtin(c->v, (char *[]){(char *)"tar-in", c->dir, NULL}, rd, STDOUT_FILENO, err);
 	close(steal_fd(&rd));
-	int h = reap(pid);
-	if (r == 0 && h) {
-		err->text[0] = 0;
-		return -1;
-	}
-	return r ? -1 : 0;
+	struct cai_error why = {0};
+	int h = reap(pid, &why);
+	if (r == 0 && h < 0)
+		*err = why;
+	return r || h < 0 ? -1 : 0;
 }
 
 int cmd_cp(int argc, char **argv)
