@@ -9,7 +9,6 @@
 #include "cli/json.h"
 #include "cli/words.h"
 #include "sandbox/disk.h"
-#include "sandbox/events.h"
 #include "sandbox/runner.h"
 
 #define SETTLE_MS 30000
@@ -46,8 +45,7 @@ static int do_rm(void *ctx, struct store *s, struct sandbox_view *v, struct cai_
 		if (e.errnum != ENOENT) /* gone: made with --rm */
 			return cai_fail(err, e.errnum, "%s", e.text);
 	} else {
-		events_add(s, "destroy", &v->dir, &v->conf.spec, NULL);
-		sandbox_dir_remove(&v->dir, v->conf.spec.name);
+		sandbox_remove(s, v);
 	}
 	puts(v->name);
 	return 0;
@@ -119,8 +117,7 @@ static int prune_one(void *ctx, struct sandbox_dir *d)
 		if (sandbox_dir_lock(&v.dir, NULL) > 0) {
 			json_array_append_new(p->ids, json_string(v.dir.id));
 			p->freed += bytes;
-			events_add(p->s, "destroy", &v.dir, &v.conf.spec, NULL);
-			sandbox_dir_remove(&v.dir, v.conf.spec.name);
+			sandbox_remove(p->s, &v);
 		}
 	}
 	sandbox_view_free(&v);

@@ -35,11 +35,13 @@ static int write_cidfile(const struct run_args *a, const char *id, struct cai_er
 	return file_replace(a->cidfile, id, strlen(id), 0644, err);
 }
 
-/* A sandbox that never ran leaves nothing. */
-static void forget(const struct sandbox_plan *p, struct sandbox_dir *d)
+/* A sandbox that never ran leaves nothing, also when the process that was to run it was killed halfway. */
+static void forget(struct sandbox_plan *p, struct sandbox_dir *d)
 {
-	if (d->dir_fd >= 0)
-		sandbox_dir_remove(d, p->spec->name);
+	if (d->dir_fd < 0)
+		return;
+	sandbox_sweep(&p->store, d);
+	sandbox_dir_remove(d, p->spec->name);
 }
 
 static int run_planned(struct run_args *a, struct sandbox_plan *p, bool start)
@@ -50,7 +52,7 @@ static int run_planned(struct run_args *a, struct sandbox_plan *p, bool start)
 	int status = EXIT_CAISSON;
 	warn_about(p);
 	store_heal(&p->store, HEAL_AT_MOST);
-	if (sandbox_create(p, &d, &st, &err) < 0) {
+	if (sandbox_create(p, start, &d, &st, &err) < 0) {
 		cli_say("%s", err.text);
 		return status;
 	}

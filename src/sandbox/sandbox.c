@@ -376,11 +376,12 @@ static void release(struct sandbox *s)
 	s->timer = s->stop_timer = NULL;
 }
 
-int sandbox_create(const struct sandbox_plan *p, struct sandbox_dir *d, struct sandbox_state *st, struct cai_error *err)
+int sandbox_create(const struct sandbox_plan *p, bool starting, struct sandbox_dir *d, struct sandbox_state *st, struct cai_error *err)
 {
 	if (store_create((struct store *)&p->store, p->spec->name, d, err) < 0)
 		return -1;
 	sandbox_state_init(st);
+	st->starting = starting;
 	json_t *o = sandbox_spec_to_json(p->spec);
 	int r = sandbox_state_write(d, st, false, err);
 	if (r == 0) /* last: it is what makes the sandbox exist */
@@ -397,6 +398,11 @@ static int begin(struct sandbox *s, struct cai_error *err)
 {
 	const struct sandbox_plan *p = s->plan;
 	struct engine_hooks h = {.booted = on_booted, .gone = on_gone, .ctx = s, .in = s->hooks.in, .out = s->hooks.out, .err = s->hooks.err};
+	if (!s->state->starting) { /* whoever finds this with the lock free knows that there is something to take away */
+		s->state->starting = true;
+		if (sandbox_state_write(s->dir, s->state, false, err) < 0)
+			return -1;
+	}
 	if (!(s->timer = loop_add_timer(s->loop, on_timer, s, err)) || !(s->log = logfile_open(s->dir, err)) || make_network(p, s->dir->id, &s->net, err) < 0)
 		return -1;
 	s->engine = s->ops->start(s->loop, s->plan, s->dir, &s->net, &h, err);
@@ -405,6 +411,7 @@ static int begin(struct sandbox *s, struct cai_error *err)
 		return -1;
 	struct sandbox_state *st = s->state;
 	st->status = STATUS_RUNNING;
+	st->starting = false;
 	st->started_ns = (int64_t)clock_real_ns();
 	st->finished_ns = 0;
 	st->exit_code = 0;
@@ -434,9 +441,13 @@ struct sandbox *sandbox_start(struct loop *l, const struct sandbox_plan *p, stru
 	}
 	*s = (struct sandbox){.loop = l, .plan = p, .spec = p->spec, .hooks = *h, .dir = dir, .state = state, .ops = engine_of(p->spec->engine)};
 	net_init(&s->net);
+	enum sandbox_status before = state->status;
 	if (begin(s, err) < 0) {
 		runner_free(s->runner);
 		release(s);
+		state->status = before;
+		state->starting = false;
+		sandbox_state_write(dir, state, false, NULL);
 		free(s);
 		return NULL;
 	}

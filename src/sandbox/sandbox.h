@@ -33,10 +33,10 @@ struct sandbox_hooks {
 };
 
 /*
- * Makes a new sandbox in the store, locked, its record written, not started. The spec's image must be resolved. -1 with *err, with
- * nothing left.
+ * Makes a new sandbox in the store, locked, its record written, not started; starting: it will be at once. The spec's image must be
+ * resolved. -1 with *err, with nothing left.
  */
-int sandbox_create(const struct sandbox_plan *p, struct sandbox_dir *d, struct sandbox_state *st, struct cai_error *err);
+int sandbox_create(const struct sandbox_plan *p, bool starting, struct sandbox_dir *d, struct sandbox_state *st, struct cai_error *err);
 
 /* Starts it. dir (locked) and state are borrowed until sandbox_finish. NULL with *err, with nothing left running. */
 struct sandbox *sandbox_start(struct loop *l, const struct sandbox_plan *p, struct sandbox_dir *dir, struct sandbox_state *state,

@@ -54,6 +54,8 @@ int sandbox_state_write(struct sandbox_dir *d, const struct sandbox_state *s, bo
 			      "finished_ns", (json_int_t)s->finished_ns, "exit_code", s->exit_code, "oom", s->oom, "runner",
 			      (int)s->runner, "engine_pid", (int)s->engine_pid, "kvm", s->kvm, "boundary", boundary_name(s->boundary),
 			      "starts", (int)s->starts, "boot_id", s->boot_id, "error", "", "network", s->network);
+	if (o && s->starting)
+		json_object_set_new(o, "starting", json_true());
 	if (o && s->error[0])
 		json_object_set_new(o, "error", spec_json_text(s->error));
 	int r = sandbox_dir_write(d, "state.json", o, durable, err);
@@ -86,6 +88,7 @@ int sandbox_state_read(const struct sandbox_dir *d, struct sandbox_state *s, str
 	INT(engine_pid);
 	INT(starts);
 #undef INT
+	s->starting = json_is_true(json_object_get(o, "starting"));
 	s->oom = json_is_true(json_object_get(o, "oom"));
 	s->kvm = json_is_true(json_object_get(o, "kvm"));
 	if (!boundary || boundary_parse(boundary, &s->boundary) < 0)
@@ -97,18 +100,36 @@ int sandbox_state_read(const struct sandbox_dir *d, struct sandbox_state *s, str
 	return 0;
 }
 
+/* Only true while somebody holds the lock. */
+static bool claims_a_runner(const struct sandbox_state *s)
+{
+	return s->status == STATUS_RUNNING || s->status == STATUS_PAUSED || s->starting;
+}
+
+void sandbox_remove(struct store *st, struct sandbox_view *v)
+{
+	struct sandbox_state now;
+	bool ended = sandbox_state_read(&v->dir, &now, NULL) == 0;
+	if (!ended || claims_a_runner(&now))
+		sandbox_sweep(st, &v->dir);
+	if (ended)
+		sandbox_state_free(&now);
+	events_add(st, "destroy", &v->dir, &v->conf.spec, NULL);
+	sandbox_dir_remove(&v->dir, v->conf.spec.name);
+}
+
 /* With the lock held: the runner of a sandbox that claims to run is gone. 0 when the sandbox is gone, too. */
 static int heal(struct store *st, struct sandbox_view *v)
 {
 	char boot[40];
 	host_boot_id(boot);
-	sandbox_sweep(st, &v->dir);
 	if (v->conf.spec.remove) {
-		events_add(st, "destroy", &v->dir, &v->conf.spec, NULL);
-		sandbox_dir_remove(&v->dir, v->conf.spec.name);
+		sandbox_remove(st, v);
 		return 0;
 	}
+	sandbox_sweep(st, &v->dir);
 	v->state.status = STATUS_EXITED;
+	v->state.starting = false;
 	v->state.exit_code = 137;
 	v->state.finished_ns = (int64_t)clock_real_ns();
 	snprintf(v->state.error, sizeof(v->state.error), "%s",
@@ -125,7 +146,7 @@ static int heal(struct store *st, struct sandbox_view *v)
 
 static int judge(struct store *st, struct sandbox_view *v)
 {
-	if (v->state.status != STATUS_RUNNING && v->state.status != STATUS_PAUSED)
+	if (!claims_a_runner(&v->state))
 		return 1;
 	if (v->dir.lock_fd >= 0 || sandbox_dir_lock(&v->dir, NULL) <= 0)
 		return 1;
@@ -134,7 +155,7 @@ static int judge(struct store *st, struct sandbox_view *v)
 	if (sandbox_state_read(&v->dir, &now, NULL) == 0) {
 		sandbox_state_free(&v->state);
 		v->state = now;
-		if (now.status == STATUS_RUNNING || now.status == STATUS_PAUSED)
+		if (claims_a_runner(&now))
 			return heal(st, v);
 	}
 	close(v->dir.lock_fd);
@@ -149,6 +170,7 @@ static int judge_unborn(struct store *st, struct sandbox_dir *d)
 	int r = making < 0 || d->lock_fd >= 0 ? 0 : sandbox_dir_lock(d, NULL);
 	if (r > 0 && faccessat(d->dir_fd, "config.json", F_OK, 0) < 0 && errno == ENOENT) {
 		sandbox_sweep(st, d);
+		store_release_names(st, d->id); /* which they were is not known any more */
 		sandbox_dir_remove(d, NULL);
 	} else if (r > 0) {
 		close(d->lock_fd);

@@ -16,6 +16,7 @@ enum sandbox_status { STATUS_CREATED, STATUS_RUNNING, STATUS_PAUSED, STATUS_EXIT
 
 struct sandbox_state {
 	enum sandbox_status status;
+	bool starting;	     /* a process is about to run it, and may have made something for it already */
 	int64_t created_ns, started_ns, finished_ns; /* CLOCK_REALTIME; 0: not yet */
 	int exit_code;
 	bool oom;	     /* something in it was killed for memory */
@@ -55,6 +56,9 @@ int sandbox_view_find(struct store *s, const char *what, struct sandbox_view *v,
 
 /* Looks at up to max sandboxes and heals those that need it; for commands that do not list them all anyway. */
 void store_heal(struct store *s, unsigned max);
+
+/* Removes a sandbox whose lock is held, and whatever its last runner left when it was killed. */
+void sandbox_remove(struct store *s, struct sandbox_view *v);
 
 /* Removes what a sandbox that nobody runs has on the host besides its directory: container, network. */
 void sandbox_sweep(struct store *s, const struct sandbox_dir *d);

@@ -432,6 +432,18 @@ void sandbox_dir_remove(struct sandbox_dir *d, const char *name)
 	sandbox_dir_close(d);
 }
 
+void store_release_names(struct store *s, const char *id)
+{
+	int fd = openat(s->root_fd, "names", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	cleanup_closedir DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	for (struct dirent *e; dir && (e = readdir(dir));) {
+		char target[64];
+		ssize_t n = readlinkat(fd, e->d_name, target, sizeof(target));
+		if (n == SANDBOX_ID_LEN && !memcmp(target, id, SANDBOX_ID_LEN))
+			unlinkat(fd, e->d_name, 0);
+	}
+}
+
 void store_prune_unpacked(struct store *s)
 {
 	int fd = openat(s->root_fd, "unpacked", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);

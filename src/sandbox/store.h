@@ -59,6 +59,8 @@ int store_each(struct store *s, int (*fn)(void *ctx, struct sandbox_dir *d), voi
 /* Gives a sandbox another name; old is released. Call with its lock held or while it runs under the caller's eyes. */
 int store_rename(struct store *s, const struct sandbox_dir *d, const char *old, const char *name, struct cai_error *err);
 
+/* Releases every name that id has; looks at all names. */
+void store_release_names(struct store *s, const char *id);
 /* Removes what was unpacked for containers of an ordinary user (ROOT/unpacked) of images that are gone from the store. */
 void store_prune_unpacked(struct store *s);
 
