@@ -5,7 +5,7 @@ enter() starts the test again in process, mount and network namespaces made for 
 or on disk. So all processes, links, rules, mounts and leases seen from inside are the test's or Caisson's, and "nothing is left" can be
 meant literally. Control groups have no such namespace: those of the sandboxes' ids are looked for.
 
-Environment: CAISSON (the program), CAISSON_LIBEXEC where the helpers are not found by themselves.
+Environment: CAISSON (the program; default: the build tree's), KEEP (leaves the directory of the test).
 """
 import ctypes
 import json
@@ -19,7 +19,7 @@ import threading
 import time
 import traceback
 
-CAISSON = os.environ.get("CAISSON", "caisson")
+CAISSON = os.environ.get("CAISSON") or os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../build/src/cli/caisson")
 ENGINES = {"microvm": ["--accel", "soft", "-m", "128M"], "container": ["--engine", "container", "--trust", "trusted"]}
 OURS = ("caisson", "caisson-vmm", "caisson-fs", "caisson-net", "caisson-image")
 LINGER_MS = 200
@@ -177,7 +177,7 @@ def describe(pids):
     for pid in pids:
         try:
             with open("/proc/%d/cmdline" % pid) as f:
-                said.append("%d (%s)" % (pid, f.read().replace("\0", " ").strip()))
+                said.append("%d<%s (%s)" % (pid, stat_fields(pid)[1], f.read().replace("\0", " ").strip()))
         except OSError:
             pass
     return ", ".join(said)
