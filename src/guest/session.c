@@ -62,10 +62,12 @@ static void close_process_fds(struct session *s)
 	spawned_close(&s->p);
 }
 
-static void session_close(struct session *s)
+void session_close(struct session *s)
 {
 	if (s->state == SESSION_DEAD)
 		return;
+	free(s->heir);
+	s->heir = NULL;
 	close_stream(s);
 	close_process_fds(s);
 	loop_del(s->timer);
@@ -134,9 +136,16 @@ void session_arm(struct session *s, enum session_timer what, uint64_t delay_ns)
 	loop_timer_set(s->timer, clock_mono_ns() + delay_ns);
 }
 
+void session_disarm(struct session *s)
+{
+	s->timer_for = TIMER_NONE;
+	if (s->timer)
+		loop_timer_set(s->timer, 0);
+}
+
 void session_stream_lost(struct session *s)
 {
-	bool unfinished = s->state == SESSION_STARTING || s->state == SESSION_RUNNING;
+	bool unfinished = s->state == SESSION_STARTING || s->state == SESSION_RUNNING || s->state == SESSION_DETACHING;
 	close_stream(s);
 	if (!unfinished) {
 		session_close(s);
@@ -152,28 +161,26 @@ void session_stream_lost(struct session *s)
 		session_kill(s);
 }
 
-/* The last frame is queued: send it, then wait for the host to close. */
-static void begin_linger(struct session *s)
+void session_linger(struct session *s)
 {
 	close_process_fds(s);
 	s->stdin_open = false;
 	s->state = SESSION_LINGER;
 }
 
-static void end_with_error(struct session *s, uint32_t code, int errnum, const char *text)
+void session_end_with_error(struct session *s, uint32_t code, int errnum, const char *text)
 {
 	agent_put_error(&s->out, code, (uint32_t)errnum, text);
-	begin_linger(s);
+	session_linger(s);
 }
 
-/* The host broke the protocol: its process goes too. */
-static void protocol_error(struct session *s, const char *text)
+void session_protocol_error(struct session *s, const char *text)
 {
 	if (has_process(s)) {
 		s->a->ops.signal_session(s->p.pid, SIGKILL);
 		kill(s->p.pid, SIGKILL);
 	}
-	end_with_error(s, AGENT_E_PROTOCOL, 0, text);
+	session_end_with_error(s, AGENT_E_PROTOCOL, 0, text);
 }
 
 void session_maybe_exit(struct session *s)
@@ -189,7 +196,18 @@ void session_maybe_exit(struct session *s)
 	else
 		x.status = (uint32_t)WEXITSTATUS(s->wait_status);
 	agent_put_exit(&s->out, &x);
-	begin_linger(s);
+	session_linger(s);
+}
+
+void session_run(struct session *s)
+{
+	s->state = SESSION_RUNNING;
+	session_credit(s);
+	if (!s->reaped)
+		return;
+	session_maybe_exit(s);
+	if (s->state == SESSION_RUNNING)
+		session_arm(s, TIMER_GRACE, GRACE_NS);
 }
 
 static void note_reaped(struct session *s, int wait_status)
@@ -250,7 +268,7 @@ static void on_report(void *ctx, uint32_t events)
 	s->p.report = -1;
 	if (n == (ssize_t)sizeof(r)) {
 		r.text[sizeof(r.text) - 1] = 0;
-		end_with_error(s, r.code, r.errnum, r.text);
+		session_end_with_error(s, r.code, r.errnum, r.text);
 		/* It is on its way out; PID 1 reaps it like any other child. */
 		if (has_process(s) && !s->a->ops.reap_all) {
 			waitpid(s->p.pid, NULL, 0);
@@ -258,18 +276,10 @@ static void on_report(void *ctx, uint32_t events)
 		}
 	} else {
 		agent_put_u32(&s->out, AGENT_STARTED, (uint32_t)s->p.pid);
-		if (s->detached) {
-			begin_linger(s);
-			session_service(s);
-			return;
-		}
-		s->state = SESSION_RUNNING;
-		session_credit(s);
-		if (s->reaped) {
-			session_maybe_exit(s);
-			if (s->state == SESSION_RUNNING)
-				session_arm(s, TIMER_GRACE, GRACE_NS);
-		}
+		if (s->apart)
+			session_linger(s);
+		else
+			session_run(s);
 	}
 	session_service(s);
 }
@@ -289,23 +299,29 @@ static void handle_setup(struct session *s, const uint8_t *body, uint32_t len)
 	struct cai_error err;
 	uint32_t code = AGENT_E_INTERNAL;
 
-	if (s->a->setup_done) {
-		protocol_error(s, "SETUP was done already");
+	const struct agent_ops *ops = &s->a->ops;
+	if (s->had_setup) {
+		session_protocol_error(s, "SETUP came twice on one stream");
 		return;
 	}
 	if (is_preparing(s->a)) {
-		end_with_error(s, AGENT_E_INTERNAL, EBUSY, "the machine is still being prepared");
+		session_end_with_error(s, AGENT_E_INTERNAL, EBUSY, "the machine is still being prepared");
 		return;
 	}
 	if (agent_get_setup(body, len, &m, &err) < 0) {
-		protocol_error(s, err.text);
+		session_protocol_error(s, err.text);
 		return;
 	}
-	int rc = s->a->ops.setup(s->a->ops.ctx, &m, &code, &err);
+	s->had_setup = true;
+	int rc = 0;
+	if (!s->a->setup_done)
+		rc = ops->setup(ops->ctx, &m, &code, &err);
+	else if (ops->renew)
+		rc = ops->renew(ops->ctx, &m, &code, &err);
 	explicit_bzero(m.entropy, sizeof(m.entropy));
 	agent_setup_free(&m);
 	if (rc < 0) {
-		end_with_error(s, code, err.errnum, err.text);
+		session_end_with_error(s, code, err.errnum, err.text);
 		return;
 	}
 	s->a->setup_done = true;
@@ -328,11 +344,11 @@ static void handle_start(struct session *s, const uint8_t *body, uint32_t len)
 	struct cai_error err;
 
 	if (s->state != SESSION_IDLE) {
-		protocol_error(s, "START came twice on one stream");
+		session_protocol_error(s, "START came twice on one stream");
 		return;
 	}
 	if (agent_get_start(body, len, &m, &err) < 0) {
-		protocol_error(s, err.text);
+		session_protocol_error(s, err.text);
 		return;
 	}
 	s->preparing = (m.flags & AGENT_START_BUILTIN) && !strcmp(m.argv[0], "prepare");
@@ -341,50 +357,51 @@ static void handle_start(struct session *s, const uint8_t *body, uint32_t len)
 								 : "START came before SETUP";
 	if (refusal) {
 		agent_start_free(&m);
-		protocol_error(s, refusal);
+		session_protocol_error(s, refusal);
 		return;
 	}
 	uint32_t code = AGENT_E_INTERNAL;
 	if (s->preparing && start_preparing(s, m.argv, &code, &err) < 0) {
 		agent_start_free(&m);
-		end_with_error(s, code, err.errnum, err.text);
+		session_end_with_error(s, code, err.errnum, err.text);
 		return;
 	}
 	s->oom_kills = s->a->ops.oom_kills ? s->a->ops.oom_kills(s->a->ops.ctx) : 0;
-	s->detached = m.flags & AGENT_START_DETACH;
+	s->apart = m.flags & AGENT_START_DETACH;
+	s->builtin = m.flags & AGENT_START_BUILTIN;
 	int rc = s->a->ops.spawn(&m, &s->p, &err);
 	s->stdin_open = rc == 0 && (m.flags & AGENT_START_STDIN);
 	agent_start_free(&m);
 	if (rc < 0) {
-		end_with_error(s, AGENT_E_INTERNAL, err.errnum, err.text);
+		session_end_with_error(s, AGENT_E_INTERNAL, err.errnum, err.text);
 		return;
 	}
 	s->state = SESSION_STARTING;
 	s->report = loop_add_fd(s->a->loop, s->p.report, EPOLLIN, on_report, s, &err);
 	if (!s->report) {
 		kill(s->p.pid, SIGKILL);
-		end_with_error(s, AGENT_E_INTERNAL, err.errnum, err.text);
+		session_end_with_error(s, AGENT_E_INTERNAL, err.errnum, err.text);
 	}
 }
 
 static void handle_stdin(struct session *s, const uint8_t *body, uint32_t len)
 {
 	if (len > AGENT_MAX_DATA || len > s->window || !s->stdin_open) {
-		protocol_error(s, !s->stdin_open        ? "STDIN came for a process without an open stdin"
+		session_protocol_error(s, !s->stdin_open        ? "STDIN came for a process without an open stdin"
 				  : len > AGENT_MAX_DATA ? "a STDIN frame is larger than allowed"
 							 : "STDIN went over its window");
 		return;
 	}
 	s->window -= len;
 	if (len && session_stdin(s, body, len) < 0)
-		protocol_error(s, "out of memory in the guest");
+		session_protocol_error(s, "out of memory in the guest");
 }
 
 static void handle_signal(struct session *s, const uint8_t *body, uint32_t len)
 {
 	uint32_t sig;
 	if (agent_get_u32(body, len, &sig, NULL) < 0 || sig < 1 || sig > 64)
-		protocol_error(s, "SIGNAL names no signal");
+		session_protocol_error(s, "SIGNAL names no signal");
 	else if (has_process(s))
 		kill(s->p.pid, (int)sig);
 }
@@ -393,9 +410,18 @@ static void handle_resize(struct session *s, const uint8_t *body, uint32_t len)
 {
 	struct winsize ws = {0};
 	if (agent_get_resize(body, len, &ws.ws_row, &ws.ws_col, NULL) < 0)
-		protocol_error(s, "malformed RESIZE");
+		session_protocol_error(s, "malformed RESIZE");
 	else if (s->p.tty && s->p.out >= 0 && ioctl(s->p.out, TIOCSWINSZ, &ws) < 0)
 		return; /* the terminal went away: so will the process */
+}
+
+static void handle_attach(struct session *s, const uint8_t *body, uint32_t len)
+{
+	uint32_t pid;
+	if (agent_get_u32(body, len, &pid, NULL) < 0)
+		session_protocol_error(s, "malformed ATTACH");
+	else
+		session_attach(s, pid);
 }
 
 static void handle_frame(struct session *s, const uint8_t *body, uint32_t len)
@@ -410,6 +436,10 @@ static void handle_frame(struct session *s, const uint8_t *body, uint32_t len)
 	} else if (type == AGENT_POWEROFF && !process && len == 0) {
 		s->a->ops.poweroff(s->a->ops.ctx);
 		agent_stop(s->a);
+	} else if (type == AGENT_ATTACH && s->state == SESSION_IDLE) {
+		handle_attach(s, body, len);
+	} else if (type == AGENT_DETACH && s->state == SESSION_RUNNING && len == 0) {
+		session_detach(s);
 	} else if (type == AGENT_STDIN && process) {
 		handle_stdin(s, body, len);
 	} else if (type == AGENT_STDIN_CLOSE && process && len == 0) {
@@ -422,14 +452,14 @@ static void handle_frame(struct session *s, const uint8_t *body, uint32_t len)
 	} else {
 		char text[80];
 		snprintf(text, sizeof(text), "a frame of type %u is not expected now", type);
-		protocol_error(s, text);
+		session_protocol_error(s, text);
 	}
 }
 
 /* Cuts bytes of the stream into frames. */
 static void feed(struct session *s, const uint8_t *p, size_t n)
 {
-	while (n && s->state != SESSION_LINGER) {
+	while (n && s->state != SESSION_LINGER && s->state != SESSION_DETACHING) {
 		if (s->head_len < AGENT_HEADER_SIZE) {
 			size_t k = AGENT_HEADER_SIZE - s->head_len;
 			if (k > n)
@@ -442,7 +472,7 @@ static void feed(struct session *s, const uint8_t *p, size_t n)
 				return;
 			struct cai_error err;
 			if (agent_get_header(s->head, &s->header, &err) < 0) {
-				protocol_error(s, err.text);
+				session_protocol_error(s, err.text);
 				return;
 			}
 		}
@@ -458,7 +488,7 @@ static void feed(struct session *s, const uint8_t *p, size_t n)
 			s->body = malloc(len);
 			s->body_len = 0;
 			if (!s->body) {
-				protocol_error(s, "out of memory in the guest");
+				session_protocol_error(s, "out of memory in the guest");
 				return;
 			}
 		}
@@ -496,7 +526,7 @@ static void on_stream(void *ctx, uint32_t events)
 
 void session_service(struct session *s)
 {
-	if (s->state == SESSION_DEAD || s->state == SESSION_ORPHAN)
+	if (s->state == SESSION_DEAD || s->state == SESSION_ORPHAN || s->state == SESSION_DETACHED)
 		return;
 	if (s->out.failed) {
 		session_kill(s);
@@ -515,6 +545,8 @@ void session_service(struct session *s)
 			return;
 		}
 	}
+	if (s->state == SESSION_DETACHING && !session_pending(s))
+		session_leave_process(s);
 	if (s->state == SESSION_LINGER && !session_pending(s) && s->timer_for != TIMER_LINGER) {
 		shutdown(s->fd, SHUT_WR);
 		session_arm(s, TIMER_LINGER, LINGER_NS);
@@ -531,29 +563,43 @@ void session_service(struct session *s)
 	session_watch_outputs(s);
 }
 
-int session_new(struct agent *a, int fd, struct cai_error *err)
+struct session *session_alloc(struct agent *a)
 {
 	struct session *s = calloc(1, sizeof(*s));
+	if (!s)
+		return NULL;
+	s->a = a;
+	s->fd = -1;
+	s->p = SPAWNED_NONE;
+	s->window = AGENT_STDIN_WINDOW;
+	return s;
+}
+
+void session_link(struct session *s)
+{
+	s->next = s->a->sessions;
+	s->link = &s->a->sessions;
+	if (s->next)
+		s->next->link = &s->next;
+	s->a->sessions = s;
+	s->a->n_sessions++;
+}
+
+int session_new(struct agent *a, int fd, struct cai_error *err)
+{
+	struct session *s = session_alloc(a);
 	if (!s) {
 		close(fd);
 		return cai_fail(err, ENOMEM, "out of memory");
 	}
-	s->a = a;
 	s->fd = fd;
-	s->p = (struct spawned){.pid = -1, .in = -1, .out = -1, .err = -1, .report = -1};
-	s->window = AGENT_STDIN_WINDOW;
 	s->stream = loop_add_fd(a->loop, fd, EPOLLIN, on_stream, s, err);
 	if (!s->stream) {
 		close(fd);
 		free(s);
 		return -1;
 	}
-	s->next = a->sessions;
-	s->link = &a->sessions;
-	if (s->next)
-		s->next->link = &s->next;
-	a->sessions = s;
-	a->n_sessions++;
+	session_link(s);
 
 	struct utsname un;
 	char kernel[256] = "";

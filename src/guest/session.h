@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One stream of the agent and the process that it may have started; private to the agent. session.c has the life of a session and
- * the frames of the host; session_io.c moves bytes between the process and the stream.
+ * One stream of the agent and the process that it may have started, or such a process without a stream; private to the agent. session.c
+ * has the life of a session and the frames of the host; session_io.c moves bytes between the process and the stream;
+ * session_attach.c takes a process off its stream and puts it on another.
  */
 #ifndef GUEST_SESSION_H
 #define GUEST_SESSION_H
@@ -33,6 +34,8 @@ enum session_state {
 	SESSION_IDLE,     /* HELLO sent; SETUP, START or POWEROFF may come */
 	SESSION_STARTING, /* forked; the report is awaited */
 	SESSION_RUNNING,  /* STARTED sent; until EXIT is */
+	SESSION_DETACHING, /* DETACHED is on its way; input is thrown away */
+	SESSION_DETACHED, /* a process without a stream, until ATTACH */
 	SESSION_LINGER,   /* the last frame is on its way; input is thrown away until the host closes */
 	SESSION_ORPHAN,   /* the stream is gone, the processes are being ended */
 	SESSION_DEAD,     /* in agent.dead */
@@ -57,6 +60,7 @@ struct session {
 	/* the stream */
 	int fd;
 	struct loop_source *stream;
+	bool had_setup;                   /* SETUP came on this stream */
 	bool want_write;                  /* the stream's source also waits for room */
 	uint8_t head[AGENT_HEADER_SIZE];  /* of the frame that is being received */
 	unsigned head_len;
@@ -71,7 +75,9 @@ struct session {
 	bool reaped;
 	int wait_status;
 	bool preparing;                   /* it is the function "prepare" */
-	bool detached;                    /* AGENT_START_DETACH: the session ends with STARTED, the process does not */
+	bool apart;                       /* AGENT_START_DETACH: the session ends with STARTED, the process does not */
+	bool builtin;                     /* AGENT_START_BUILTIN */
+	struct session *heir;             /* DETACHING: gets the process; not in a list yet */
 	uint64_t oom_kills;               /* of the machine, when it started */
 	struct loop_source *report;
 	struct loop_source *output[N_OUTPUTS]; /* NULL while throttled or closed */
@@ -94,6 +100,10 @@ struct session {
 
 /* session.c */
 
+/* Without a stream and a process, and in no list; NULL without memory. */
+struct session *session_alloc(struct agent *a);
+/* Puts it among the agent's. */
+void session_link(struct session *s);
 /* Takes fd. Sends HELLO. */
 int session_new(struct agent *a, int fd, struct cai_error *err);
 /* The process of pid ended with this wait status. */
@@ -110,7 +120,17 @@ void session_service(struct session *s);
 void session_stream_lost(struct session *s);
 /* Sends EXIT when the process is reaped and its output is through. */
 void session_maybe_exit(struct session *s);
+/* STARTED or ATTACHED is queued: output flows. */
+void session_run(struct session *s);
+/* The last frame is queued: send it, then wait for the host to close. */
+void session_linger(struct session *s);
+void session_end_with_error(struct session *s, uint32_t code, int errnum, const char *text);
+/* The host broke the protocol: its process goes too. */
+void session_protocol_error(struct session *s, const char *text);
+/* Closes what it has and leaves it to session_bury; a process is left alone. */
+void session_close(struct session *s);
 void session_arm(struct session *s, enum session_timer what, uint64_t delay_ns);
+void session_disarm(struct session *s);
 
 /* session_io.c */
 
@@ -131,5 +151,14 @@ void session_watch_outputs(struct session *s);
 void session_drain(struct session *s);
 void session_close_outputs(struct session *s);
 void session_close_stdin(struct session *s);
+
+/* session_attach.c */
+
+/* DETACH of a running session. */
+void session_detach(struct session *s);
+/* All up to DETACHED has left: the process becomes a session of its own. */
+void session_leave_process(struct session *s);
+/* ATTACH. */
+void session_attach(struct session *s, uint32_t pid);
 
 #endif

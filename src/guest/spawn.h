@@ -19,6 +19,7 @@ struct spawned {
 	int err;    /* its stderr; -1 with a terminal or AGENT_START_DETACH */
 	int report; /* readable once the program runs (end of file) or could not be started (a struct spawn_report) */
 };
+#define SPAWNED_NONE ((struct spawned){.pid = -1, .in = -1, .out = -1, .err = -1, .report = -1})
 
 /* What a child that could not become the program says; one write of less than PIPE_BUF bytes. */
 struct spawn_report {

@@ -122,6 +122,14 @@ void agent_put_exit(struct buf *out, const struct agent_exit *m)
 	end(out, at);
 }
 
+void agent_put_attached(struct buf *out, const struct agent_attached *m)
+{
+	size_t at = begin(out, AGENT_ATTACHED);
+	buf_put_u32(out, m->window);
+	buf_put_u32(out, m->flags);
+	end(out, at);
+}
+
 void agent_put_u32(struct buf *out, enum agent_type type, uint32_t v)
 {
 	size_t at = begin(out, type);
@@ -249,6 +257,17 @@ int agent_get_exit(const void *body, size_t len, struct agent_exit *m, struct ca
 	/* The host makes its own exit status of these: what wait(2) cannot report must not reach that sum. */
 	if (!buf_done(&r) || m->status > 255 || m->signal > 127 || (m->flags & ~AGENT_EXIT_OOM))
 		return malformed(err, "EXIT");
+	return 0;
+}
+
+int agent_get_attached(const void *body, size_t len, struct agent_attached *m, struct cai_error *err)
+{
+	struct buf_reader r = buf_reader(body, len);
+	m->window = buf_get_u32(&r);
+	m->flags = buf_get_u32(&r);
+	/* The host sends as much as this says. */
+	if (!buf_done(&r) || m->window > AGENT_STDIN_WINDOW || (m->flags & ~AGENT_ATTACHED_STDIN))
+		return malformed(err, "ATTACHED");
 	return 0;
 }
 

@@ -7,18 +7,27 @@
  * A body is at most AGENT_MAX_BODY bytes. Either side closes the stream on a malformed frame.
  *
  * A session: the host connects (to port AGENT_PORT of a guest). The agent sends HELLO. Then one of
- *   - SETUP: machine-wide settings (hostname, clock, entropy, root file system); answered by OK or ERROR. Sent once, first. START may
- *     follow on the same stream. One that failed may be sent again.
+ *   - SETUP: machine-wide settings (hostname, clock, entropy, root file system); answered by OK or ERROR. Sent first. START or ATTACH may
+ *     follow on the same stream. One that failed may be sent again. On a machine that is set up already (a copy of another) it gives it an
+ *     identity of its own: see struct agent_setup.
  *   - START: a process; answered by STARTED or ERROR. Then STDIN / STDIN_CLOSE / RESIZE / SIGNAL from the host, STDOUT / STDERR
  *     / STDIN_CREDIT from the agent, and EXIT last, after all output. When the host closes the stream early, the process
  *     (its whole session) gets SIGHUP and then SIGKILL. With AGENT_START_DETACH nothing follows STARTED and the process lives on.
+ *   - ATTACH: a process that an earlier stream STARTed and DETACHed; answered by ATTACHED or ERROR (AGENT_E_NOT_FOUND). Then as after
+ *     STARTED, with the window that ATTACHED says.
  *   - POWEROFF: ends all processes (SIGTERM, SIGKILL half a second later), leaves the file systems clean and powers the machine off, or
  *     ends the agent where that is a container; answered by the stream's end.
  * Back-pressure: output waits on the stream itself; the agent stops reading the process's pipes when the stream is full.
  * Input has a window, so that RESIZE and SIGNAL never wait behind it: the host may send AGENT_STDIN_WINDOW bytes of STDIN, then
  * as much as STDIN_CREDIT frames hand back.
  *
- * After ERROR or EXIT the agent sends nothing more and ends its direction of the stream; the host then closes.
+ * DETACH takes the stream off a process that was STARTED (no function of the agent), so that nothing of it is on the way anywhere when the
+ * machine is saved. It is the last frame of the host; what comes behind it is thrown away. The agent sends the output that it has read, then
+ * DETACHED; or output and EXIT, when the process ended before. The process is not told: it goes on, and waits when its pipes or its
+ * terminal are full; input that the agent has goes to it; a terminal keeps its size. What it writes, and how it ends, is kept for ATTACH, in
+ * the machine and in every copy of it, for as long as it takes. A stream that is lost before DETACHED has left is lost as any other.
+ *
+ * After ERROR, EXIT or DETACHED the agent sends nothing more and ends its direction of the stream; the host then closes.
  *
  * When the agent is listening it opens (and closes) a connection to AGENT_READY_PORT of the host, CID 2: the monitor takes it as
  * "ready". In a container there is no such announcement: the socket listens before the agent is there.
@@ -53,6 +62,8 @@ enum agent_type {
 	AGENT_STDERR,        /* bytes */
 	AGENT_STDIN_CREDIT,  /* u32 bytes consumed */
 	AGENT_EXIT,          /* struct agent_exit */
+	AGENT_DETACHED,      /* u32 pid */
+	AGENT_ATTACHED,      /* struct agent_attached */
 	/* host -> agent */
 	AGENT_SETUP = 64,    /* struct agent_setup */
 	AGENT_START,         /* struct agent_start */
@@ -61,6 +72,8 @@ enum agent_type {
 	AGENT_RESIZE,        /* u16 rows, u16 columns */
 	AGENT_SIGNAL,        /* u32 signal number, Linux x86-64 */
 	AGENT_POWEROFF,      /* empty */
+	AGENT_DETACH,        /* empty */
+	AGENT_ATTACH,        /* u32 pid, as STARTED and DETACHED said */
 };
 
 struct agent_header {
@@ -130,8 +143,15 @@ struct agent_mount {
 
 #define AGENT_SETUP_READONLY_ROOT (1u << 0) /* the root is made read-only once all else is in place */
 #define AGENT_MAX_ETC_FILE        (64u << 10)
-/* All strings owned after decoding; NULL is sent as empty. In a container the engine has done all of this already: SETUP is accepted
- * and nothing of it is applied. */
+/*
+ * All strings owned after decoding; NULL is sent as empty. In a container the engine has done all of this already: SETUP is accepted
+ * and nothing of it is applied.
+ *
+ * On a machine that is set up already, only what makes it another one than that it was copied from is applied, to running programs' eyes too:
+ * clock, entropy, hostname, resolv_conf and hosts where they are not empty, and the interfaces, each taken down, rid of all its addresses
+ * and routes, and brought up anew. A regular file /etc/machine-id that is not empty (systemd's) gets a new random id; the first SETUP
+ * leaves it as the image or the disk has it. Files that a mount covers, or /etc itself where it is one, are left alone.
+ */
 struct agent_setup {
 	char *hostname;
 	uint64_t realtime_ns;      /* the host's CLOCK_REALTIME; 0: leave the guest's clock */
@@ -203,6 +223,12 @@ struct agent_exit {
 	uint32_t flags;  /* AGENT_EXIT_* */
 };
 
+#define AGENT_ATTACHED_STDIN (1u << 0) /* stdin is still open: STDIN and STDIN_CLOSE may be sent */
+struct agent_attached {
+	uint32_t window; /* bytes of STDIN that the host may send now; credit comes on top of that */
+	uint32_t flags;  /* AGENT_ATTACHED_* */
+};
+
 /* Parse a header. Returns 0, or -1 for a body over AGENT_MAX_BODY, another version, a reserved field not 0. */
 int agent_get_header(const uint8_t raw[AGENT_HEADER_SIZE], struct agent_header *h, struct cai_error *err);
 /* Append a whole frame: header and body. */
@@ -213,7 +239,8 @@ void agent_put_frame(struct buf *out, enum agent_type type, const void *body, si
 void agent_put_hello(struct buf *out, const struct agent_hello *m);
 void agent_put_error(struct buf *out, uint32_t code, uint32_t errnum, const char *text);
 void agent_put_exit(struct buf *out, const struct agent_exit *m);
-void agent_put_u32(struct buf *out, enum agent_type type, uint32_t v); /* STARTED, STDIN_CREDIT, SIGNAL */
+void agent_put_attached(struct buf *out, const struct agent_attached *m);
+void agent_put_u32(struct buf *out, enum agent_type type, uint32_t v); /* STARTED, STDIN_CREDIT, SIGNAL, DETACHED, ATTACH */
 void agent_put_resize(struct buf *out, uint16_t rows, uint16_t cols);
 void agent_put_setup(struct buf *out, const struct agent_setup *m);
 void agent_put_start(struct buf *out, const struct agent_start *m);
@@ -224,6 +251,7 @@ void agent_put_start(struct buf *out, const struct agent_start *m);
 int agent_get_hello(const void *body, size_t len, struct agent_hello *m, struct cai_error *err);
 int agent_get_error(const void *body, size_t len, struct agent_error *m, struct cai_error *err);
 int agent_get_exit(const void *body, size_t len, struct agent_exit *m, struct cai_error *err);
+int agent_get_attached(const void *body, size_t len, struct agent_attached *m, struct cai_error *err);
 int agent_get_u32(const void *body, size_t len, uint32_t *v, struct cai_error *err);
 int agent_get_resize(const void *body, size_t len, uint16_t *rows, uint16_t *cols, struct cai_error *err);
 int agent_get_setup(const void *body, size_t len, struct agent_setup *m, struct cai_error *err);

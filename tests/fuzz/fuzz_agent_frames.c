@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The agent's sessions against a hostile host: the input is what the host sends on one stream, in pieces whose size its first byte
- * chooses. Nothing is forked: START makes pipes without a process behind them. What the first letter of the command asks for:
+ * chooses; what is left when the agent has ended that stream (EXIT, ERROR, DETACHED) goes to another, at most MAX_STREAMS. Nothing is forked: START makes pipes without a process behind them. What the first letter of the command asks for:
  * 'c' echoes stdin to stdout, 'f' fails as a command that does not exist, 'e' has ended already; any other closed its stdin and
  * never writes. At the end nothing may be left open.
  */
@@ -20,6 +20,7 @@
 
 /* Over any pid_max: signals to it reach nobody. */
 #define NO_SUCH_PID 0x3ffffff0
+#define MAX_STREAMS 4u
 
 struct host {
 	struct agent *a;
@@ -28,6 +29,7 @@ struct host {
 	int fd;
 	struct loop_source *source;
 	bool reap;
+	unsigned streams;
 };
 
 static void must(bool ok)
@@ -94,6 +96,20 @@ static int spawn(const struct agent_start *m, struct spawned *s, struct cai_erro
 	return 0;
 }
 
+static void host_step(void *ctx, uint32_t events);
+
+static void host_connect(struct host *h)
+{
+	struct cai_error err;
+	int sp[2];
+	must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sp) == 0);
+	h->fd = sp[1];
+	h->streams++;
+	h->source = loop_add_fd(h->a->loop, sp[1], EPOLLIN | EPOLLOUT, host_step, h, &err);
+	must(h->source != NULL);
+	must(agent_add_stream(h->a, sp[0], &err) == 0);
+}
+
 static void host_step(void *ctx, uint32_t events)
 {
 	struct host *h = ctx;
@@ -104,10 +120,14 @@ static void host_step(void *ctx, uint32_t events)
 		;
 	if (n == 0 || (n < 0 && errno != EAGAIN)) {
 		/* The agent ended its direction; having it all, it must close when we do. */
-		shutdown(h->fd, SHUT_WR);
 		loop_del(h->source);
 		h->source = NULL;
-		agent_stop(h->a);
+		close(h->fd);
+		h->fd = -1;
+		if (h->left && h->streams < MAX_STREAMS)
+			host_connect(h);
+		else
+			agent_stop(h->a);
 		return;
 	}
 	if (!(events & EPOLLOUT))
@@ -139,7 +159,7 @@ static int lowest_free_fd(void)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	const struct agent_ops ops = {.setup = setup, .prepare = prepare, .poweroff = poweroff, .spawn = spawn, .signal_session = signal_session};
-	int sp[2], before = lowest_free_fd();
+	int before = lowest_free_fd();
 	struct cai_error err;
 
 	if (size < 1)
@@ -147,17 +167,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	signal(SIGPIPE, SIG_IGN);
 	struct agent *a = agent_new(&ops, &err);
 	must(a != NULL);
-	must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sp) == 0);
 	a->setup_done = data[0] & 0x80;
-	struct host h = {.a = a, .p = data + 1, .left = size - 1, .fd = sp[1], .reap = true};
+	struct host h = {.a = a, .p = data + 1, .left = size - 1, .fd = -1, .reap = true};
 	h.step = data[0] & 0x40 ? 65536 : 1 + (size_t)(data[0] & 0x3f) * 7;
-	h.source = loop_add_fd(a->loop, sp[1], EPOLLIN | EPOLLOUT, host_step, &h, &err);
-	must(h.source != NULL);
-	must(agent_add_stream(a, sp[0], &err) == 0);
+	host_connect(&h);
 	must(agent_run(a, &err) == 0);
-	must(agent_sessions(a) <= 1);
+	must(agent_sessions(a) <= 2 * h.streams); /* with the process that each may have detached */
 	agent_free(a);
-	close(sp[1]);
+	if (h.fd >= 0)
+		close(h.fd);
 	must(lowest_free_fd() == before);
 	return 0;
 }

@@ -23,6 +23,7 @@ static void frame(const struct agent_header *h, const uint8_t *body)
 	struct agent_hello hello;
 	struct agent_error error;
 	struct agent_exit ex;
+	struct agent_attached attached;
 	struct agent_setup setup;
 	struct agent_start start;
 	uint16_t rows, cols;
@@ -69,6 +70,10 @@ static void frame(const struct agent_header *h, const uint8_t *body)
 			must(agent_get_start(out.p + AGENT_HEADER_SIZE, out.len - AGENT_HEADER_SIZE, &start, &err) == 0);
 			agent_start_free(&start);
 		}
+		break;
+	case AGENT_ATTACHED:
+		if (agent_get_attached(body, h->len, &attached, &err) == 0)
+			must(attached.window <= AGENT_STDIN_WINDOW);
 		break;
 	case AGENT_RESIZE:
 		agent_get_resize(body, h->len, &rows, &cols, &err);

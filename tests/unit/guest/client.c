@@ -29,6 +29,12 @@ static int fake_setup(void *ctx, const struct agent_setup *m, uint32_t *code, st
 	return 0;
 }
 
+static int fake_renew(void *ctx, const struct agent_setup *m, uint32_t *code, struct cai_error *err)
+{
+	*code = AGENT_E_NETWORK;
+	return strcmp(m->hostname, "bad") ? 0 : cai_fail(err, 19, "no such interface");
+}
+
 static int fake_prepare(void *ctx, char *const *argv, uint32_t *code, struct cai_error *err)
 {
 	struct prepare p;
@@ -55,6 +61,7 @@ static void fake_poweroff(void *ctx)
 static void serve(int listener)
 {
 	const struct agent_ops ops = {.setup = fake_setup,
+				      .renew = fake_renew,
 				      .poweroff = fake_poweroff,
 				      .prepare = fake_prepare,
 				      .spawn = fake_spawn,

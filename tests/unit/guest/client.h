@@ -31,7 +31,7 @@ struct outcome {
 
 void server_start(struct server *s);      /* past SETUP */
 void server_start_bare(struct server *s); /* SETUP is still to come */
-void put_setup(struct buf *b, const char *dev); /* "/dev/bad" fails */
+void put_setup(struct buf *b, const char *dev); /* "/dev/bad" fails, at first */
 /* POWEROFF, and the agent's process must end with status 0 (no leak, no fault). */
 void server_stop(struct server *s);
 

@@ -88,8 +88,9 @@ static void frames_out_of_order_end_the_session(void **state)
 	} cases[] = {
 		{false, AGENT_SIGNAL, 15, "not expected"}, {false, AGENT_STDIN, 1, "not expected"}, {false, AGENT_RESIZE, 1, "not expected"},
 		{true, AGENT_SIGNAL, 0, "no signal"},      {true, AGENT_SIGNAL, 65, "no signal"},   {true, AGENT_POWEROFF, 1, "not expected"},
-		{true, AGENT_SETUP, 1, "not expected"},    {false, AGENT_SETUP, 1, "already"},      {false, AGENT_START, 1, "START"},
-		{true, AGENT_START, 1, "twice"},
+		{true, AGENT_SETUP, 1, "not expected"},    {false, AGENT_SETUP, 1, "SETUP"},      {false, AGENT_START, 1, "START"},
+		{true, AGENT_START, 1, "twice"},           {false, AGENT_DETACH, 1, "not expected"}, {true, AGENT_DETACH, 1, "not expected"},
+		{true, AGENT_ATTACH, 1, "not expected"},   {true, AGENT_ATTACHED, 1, "not expected"},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		struct buf b = {0};
@@ -223,7 +224,7 @@ static void noise_leaves_the_agent_well(void **state)
 			noise[i] = (uint8_t)rand_r(&seed);
 		if (round & 1) { /* past the header, into the bodies */
 			store_le32(noise, (uint32_t)rand_r(&seed) % 400);
-			store_le16(noise + 4, (uint16_t)(AGENT_SETUP + (unsigned)rand_r(&seed) % 6));
+			store_le16(noise + 4, (uint16_t)(AGENT_SETUP + (unsigned)rand_r(&seed) % 9));
 			store_le16(noise + 6, AGENT_VERSION);
 			store_le32(noise + 8, 0);
 		}

@@ -84,6 +84,9 @@ static void put_sample(struct buf *b, unsigned type)
 	case AGENT_EXIT:
 		agent_put_exit(b, &(struct agent_exit){3, 9, AGENT_EXIT_OOM});
 		break;
+	case AGENT_ATTACHED:
+		agent_put_attached(b, &(struct agent_attached){AGENT_STDIN_WINDOW - 5, AGENT_ATTACHED_STDIN});
+		break;
 	case AGENT_SETUP:
 		agent_put_setup(b, &setup_sample);
 		break;
@@ -105,6 +108,7 @@ static int decode(unsigned type, const void *p, size_t n)
 	struct agent_hello hello;
 	struct agent_error error;
 	struct agent_exit ex;
+	struct agent_attached attached;
 	struct agent_setup setup;
 	struct agent_start start;
 	uint16_t rows, cols;
@@ -122,6 +126,9 @@ static int decode(unsigned type, const void *p, size_t n)
 		break;
 	case AGENT_EXIT:
 		rc = agent_get_exit(p, n, &ex, &err);
+		break;
+	case AGENT_ATTACHED:
+		rc = agent_get_attached(p, n, &attached, &err);
 		break;
 	case AGENT_SETUP:
 		rc = agent_get_setup(p, n, &setup, &err);
@@ -142,7 +149,7 @@ static int decode(unsigned type, const void *p, size_t n)
 }
 
 static const unsigned types[] = {AGENT_HELLO, AGENT_ERROR, AGENT_STARTED, AGENT_STDIN_CREDIT, AGENT_EXIT,
-				 AGENT_SETUP, AGENT_START, AGENT_RESIZE,  AGENT_SIGNAL};
+				 AGENT_SETUP, AGENT_START, AGENT_RESIZE,  AGENT_SIGNAL, AGENT_DETACHED, AGENT_ATTACHED, AGENT_ATTACH};
 
 static void every_message_survives_a_round_trip(void **state)
 {
@@ -166,6 +173,7 @@ static void fields_come_back_as_they_went(void **state)
 	struct agent_start s;
 	struct agent_setup u;
 	struct agent_exit x;
+	struct agent_attached a;
 	uint16_t rows, cols;
 	uint32_t v;
 
@@ -207,6 +215,11 @@ static void fields_come_back_as_they_went(void **state)
 	put_sample(&b, AGENT_EXIT);
 	assert_int_equal(agent_get_exit(b.p + 12, b.len - 12, &x, NULL), 0);
 	assert_true(x.status == 3 && x.signal == 9 && x.flags == AGENT_EXIT_OOM);
+	buf_free(&b);
+
+	put_sample(&b, AGENT_ATTACHED);
+	assert_int_equal(agent_get_attached(b.p + 12, b.len - 12, &a, NULL), 0);
+	assert_true(a.window == AGENT_STDIN_WINDOW - 5 && a.flags == AGENT_ATTACHED_STDIN);
 	buf_free(&b);
 
 	put_sample(&b, AGENT_RESIZE);
@@ -311,6 +324,23 @@ static void start_without_a_command_or_with_unknown_flags_is_refused(void **stat
 	buf_free(&b);
 }
 
+static void an_attached_window_over_the_limit_is_refused(void **state)
+{
+	static const struct {
+		struct agent_attached m;
+		int rc;
+	} cases[] = {
+		{{AGENT_STDIN_WINDOW, 1}, 0}, {{0, 0}, 0}, {{AGENT_STDIN_WINDOW + 1, 1}, -1}, {{UINT32_MAX, 0}, -1}, {{0, 2}, -1},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct agent_attached got;
+		struct buf b = {0};
+		agent_put_attached(&b, &cases[i].m);
+		assert_int_equal(agent_get_attached(b.p + 12, b.len - 12, &got, NULL), cases[i].rc);
+		buf_free(&b);
+	}
+}
+
 static void a_setup_that_cannot_be_meant_is_refused(void **state)
 {
 	for (unsigned i = 0; i < 8; i++) {
@@ -336,7 +366,7 @@ static void a_setup_that_cannot_be_meant_is_refused(void **state)
 			s.mount[1].type = 0;
 			break;
 		case 6:
-			s.mount[1].type = AGENT_MOUNT_BIND + 1;
+			s.mount[1].type = AGENT_MOUNT_DIRECTORY + 1;
 			break;
 		case 7:
 			s.mount[0].flags = 2;
@@ -434,6 +464,7 @@ int main(void)
 		cmocka_unit_test(hostile_headers_are_refused),
 		cmocka_unit_test(hostile_lengths_inside_a_body_are_refused_or_harmless),
 		cmocka_unit_test(start_without_a_command_or_with_unknown_flags_is_refused),
+		cmocka_unit_test(an_attached_window_over_the_limit_is_refused),
 		cmocka_unit_test(a_setup_that_cannot_be_meant_is_refused),
 		cmocka_unit_test(a_string_with_a_nul_inside_is_refused),
 		cmocka_unit_test(a_frame_over_the_limit_fails_at_the_sender),
