@@ -46,6 +46,13 @@ static void on_connection(void *ctx, uint32_t events)
 		agent_add_stream(a, fd, &err); /* a connection that cannot be served is closed: the host sees that */
 }
 
+static void on_oom_timer(void *ctx)
+{
+	struct agent *a = ctx;
+	if (a->ops.oom_kills)
+		a->oom_kills = a->ops.oom_kills(a->ops.ctx);
+}
+
 struct agent *agent_new(const struct agent_ops *ops, struct cai_error *err)
 {
 	struct agent *a = calloc(1, sizeof(*a));
@@ -64,7 +71,9 @@ struct agent *agent_new(const struct agent_ops *ops, struct cai_error *err)
 		a->signal_fd = signalfd(-1, &chld, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (a->signal_fd >= 0)
 		a->sigchld = loop_add_fd(a->loop, a->signal_fd, EPOLLIN, on_child, a, err);
-	if (!a->sigchld) {
+	if (a->sigchld)
+		a->oom_timer = loop_add_timer(a->loop, on_oom_timer, a, err);
+	if (!a->oom_timer) {
 		if (a->loop && a->signal_fd < 0)
 			cai_fail_errno(err, errno, "cannot watch for ended processes");
 		agent_free(a);

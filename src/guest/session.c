@@ -26,6 +26,8 @@
 
 #include "base/cleanup.h"
 
+#define OOM_COUNT_NS 300000000u /* after a start, see struct agent */
+
 #define GRACE_NS  50000000u   /* after the process: for what its children still write */
 #define HANGUP_NS 1000000000u /* between SIGHUP and SIGKILL */
 #define LINGER_NS 5000000000u /* for the host to close a finished stream */
@@ -189,8 +191,11 @@ void session_maybe_exit(struct session *s)
 		return;
 	struct agent_exit x = {0};
 	const struct agent_ops *ops = &s->a->ops;
-	if (s->wait_status != 0 && ops->oom_kills && ops->oom_kills(ops->ctx) > s->oom_kills)
-		x.flags |= AGENT_EXIT_OOM;
+	if (s->wait_status != 0 && ops->oom_kills) {
+		s->a->oom_kills = ops->oom_kills(ops->ctx);
+		if (s->a->oom_kills > s->oom_kills)
+			x.flags |= AGENT_EXIT_OOM;
+	}
 	if (WIFSIGNALED(s->wait_status))
 		x.signal = (uint32_t)WTERMSIG(s->wait_status);
 	else
@@ -366,7 +371,8 @@ static void handle_start(struct session *s, const uint8_t *body, uint32_t len)
 		session_end_with_error(s, code, err.errnum, err.text);
 		return;
 	}
-	s->oom_kills = s->a->ops.oom_kills ? s->a->ops.oom_kills(s->a->ops.ctx) : 0;
+	s->oom_kills = s->a->oom_kills;
+	loop_timer_set(s->a->oom_timer, clock_mono_ns() + OOM_COUNT_NS);
 	s->apart = m.flags & AGENT_START_DETACH;
 	s->builtin = m.flags & AGENT_START_BUILTIN;
 	int rc = s->a->ops.spawn(&m, &s->p, &err);

@@ -25,6 +25,10 @@ struct agent {
 	struct session *dead;     /* closed, freed when no callback of theirs can be running */
 	unsigned n_sessions;
 	bool setup_done;
+	/* Kills for memory, as last counted: when a process failed, and a moment after one was started. Counting takes the kernel a good part of the time
+	 * that a small program takes, so it is kept out of the way of starting one. */
+	uint64_t oom_kills;
+	struct loop_source *oom_timer;
 	uint8_t *scratch;         /* SCRATCH_SIZE bytes: what is read from a pipe or a stream before it goes on */
 };
 
