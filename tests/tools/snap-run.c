@@ -9,7 +9,7 @@
  *   snap-run chain DIR --from DIR | --kernel F ... [-n N] [--setup DEV] [--disk F[:ro]]... -- CMD...
  *
  * build boots, waits for the agent, with --setup mounts the root from DEV, runs each --warm command in it, and writes DIR/state, DIR/memory
- * and DIR/code. With --from it restores instead of booting. PREPARE is run as a function of the agent, before all others: "prepare /dev/vda erofs".
+ * and DIR/code. With --from it restores instead of booting; with --settle it waits until the guest has nothing left to do. PREPARE is run as a function of the agent, before all others: "prepare /dev/vda erofs".
  * --attach puts F into the first slot; --net is a network that is not connected. run restores N copies one after the other, and in each one runs CMD, whose output must be TEXT. --times prints medians
  * and the 99th percentile, in microseconds since the start of the monitor's process. Exit status 0 when all went well.
  *
@@ -45,7 +45,7 @@ struct options {
 	const char *dir, *from, *vmm, *setup, *expect, *attach;
 	char *warm[16];
 	unsigned n_warm, n;
-	bool times, no_code, stats;
+	bool times, no_code, stats, settle;
 	char **argv;
 };
 
@@ -56,6 +56,8 @@ struct run {
 	double t0, t[N_TIMES];
 	uint32_t exit_status;
 	struct buf out;
+	uint64_t instructions;
+	bool show;
 };
 
 static void __attribute__((noreturn, format(printf, 1, 2))) fail(const char *fmt, ...)
@@ -212,6 +214,8 @@ static unsigned on_control(struct run *r, uint32_t *seq)
 	if (h.type == CONTROL_STATUS) {
 		struct control_status s;
 		if (control_get_status(&rd, &s, &err) == 0)
+			r->instructions = s.instructions;
+		if (r->show)
 			printf("instructions %llu, blocks decoded %llu, tlb misses %llu\n", (unsigned long long)s.instructions,
 			       (unsigned long long)s.blocks_decoded, (unsigned long long)s.tlb_misses);
 	}
@@ -341,6 +345,22 @@ static void attach(struct options *o, struct run *r)
 	close(fd);
 }
 
+/* Waits until the guest has nothing left to do: its end of the session closes at once, but what it frees it gives back two seconds later, and
+ * copies made before that would each do it again. */
+static void settle(struct options *o, struct run *r)
+{
+	uint64_t before = 0;
+	usleep(300000);
+	for (unsigned i = 0; o->settle && i < 6; i++) {
+		request(r->control, CONTROL_QUERY, 6);
+		wait_for(r, CONTROL_STATUS, 6);
+		if (i && r->instructions - before < 100000)
+			break;
+		before = r->instructions;
+		usleep(2500000);
+	}
+}
+
 static void build(struct options *o)
 {
 	struct run r = {0};
@@ -361,7 +381,7 @@ static void build(struct options *o)
 		if (r.exit_status)
 			fail("the warm-up failed with %u: %.*s", r.exit_status, (int)r.out.len, (char *)r.out.p);
 	}
-	usleep(300000); /* the guest's end of the session closes */
+	settle(o, &r);
 	const int flags = O_RDWR | O_CREAT | O_TRUNC;
 	bool code = o->cfg.accel == CONTROL_ACCEL_SOFT;
 	struct control_snapshot s = {.flags = CONTROL_SNAPSHOT_STOP | (code ? CONTROL_SNAPSHOT_CODE : 0)};
@@ -491,6 +511,7 @@ static void one(struct options *o, double *t)
 	begin(o, &r, listener);
 	attach(o, &r);
 	session(o, &r, o->setup, o->argv, 0);
+	r.show = o->stats;
 	if (o->stats) {
 		request(r.control, CONTROL_QUERY, 6);
 		wait_for(&r, CONTROL_STATUS, 6);
@@ -595,6 +616,8 @@ int main(int argc, char **argv)
 			o.cfg.net[o.cfg.n_nets++] = (struct control_net){.mac = {2, 0, 0, 0, 0, 1}, .mtu = 1500, .kind = CONTROL_NET_TAP, .n_pairs = 1};
 		else if (!strcmp(a, "--times") && (took = false, true))
 			o.times = true;
+		else if (!strcmp(a, "--settle") && (took = false, true))
+			o.settle = true;
 		else if (!strcmp(a, "--stats") && (took = false, true))
 			o.stats = true;
 		else if (!strcmp(a, "--no-code") && (took = false, true))
