@@ -22,7 +22,7 @@ struct agent_ops {
 	int (*setup)(void *ctx, const struct agent_setup *m, uint32_t *code, struct cai_error *err);
 	/* START of the function "prepare", before its process is started; likewise. NULL: there is nothing to prepare. */
 	int (*prepare)(void *ctx, char *const *argv, uint32_t *code, struct cai_error *err);
-	/* SETUP of a machine that is set up already, likewise; it must do nothing in half. NULL: accepted, nothing to do. */
+	/* SETUP of a machine that is set up already, likewise. NULL: accepted, there is nothing to do. */
 	int (*renew)(void *ctx, const struct agent_setup *m, uint32_t *code, struct cai_error *err);
 	/* POWEROFF. Does not return in a real machine; where it does, the agent's loop stops. */
 	void (*poweroff)(void *ctx);

@@ -11,12 +11,18 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/util.h"
+#include "guest/kernel_abi.h"
+
+#define TMPFS_MAGIC 0x01021994
 
 static int write_new(int dir, const char *name, const char *text)
 {
@@ -130,5 +136,88 @@ int etc_write(const struct agent_setup *m, struct cai_error *err)
 		return replace(etc, "resolv.conf", m->resolv_conf, err);
 	/* No name server: resolvers then ask 127.0.0.1, and this makes them give up at once instead of after 10 s. */
 	fill_if_empty(etc, "resolv.conf", "options timeout:1 attempts:1\n");
+	return 0;
+}
+
+/* Opens what is on the same mount as dir: EXDEV where something else is mounted there. */
+static int open_same_mount(int dir, const char *name, int flags)
+{
+	struct guest_open_how how = {.flags = (uint64_t)(unsigned)(flags | O_CLOEXEC),
+				     .resolve = GUEST_RESOLVE_NO_XDEV | GUEST_RESOLVE_NO_MAGIC | GUEST_RESOLVE_IN_ROOT};
+	return (int)syscall(GUEST_NR_OPENAT2, dir, name, &how, sizeof(how));
+}
+
+/* A file that is mounted there: written if it is mount_over's, which has no name and lies in /dev's memory. */
+static int rewrite_mounted(int etc, const char *name, const char *text)
+{
+	struct stat st;
+	struct statfs fs;
+	cleanup_close int fd = openat(etc, name, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0 || fstatfs(fd, &fs) < 0 || !S_ISREG(st.st_mode) || st.st_nlink != 0 || fs.f_type != TMPFS_MAGIC)
+		return 0;
+	return ftruncate(fd, 0) < 0 ? -1 : file_write_full(fd, text, strlen(text));
+}
+
+static int renew(int etc, const char *name, const char *text, mode_t mode)
+{
+	char temporary[64];
+	cleanup_close int there = open_same_mount(etc, name, O_PATH | O_NOFOLLOW);
+	if (there < 0 && errno == EXDEV)
+		return rewrite_mounted(etc, name, text);
+	snprintf(temporary, sizeof(temporary), ".caisson-%.32s", name);
+	unlinkat(etc, temporary, 0);
+	int rc = write_new(etc, temporary, text);
+	if (rc < 0 && errno == EROFS)
+		return mount_over(name, text);
+	if (rc == 0 && mode != 0644)
+		rc = fchmodat(etc, temporary, mode, 0);
+	if (rc == 0)
+		rc = renameat(etc, temporary, etc, name);
+	if (rc < 0) {
+		int e = errno;
+		unlinkat(etc, temporary, 0);
+		errno = e;
+	}
+	return rc;
+}
+
+/* A failure leaves the old id: no reason not to run. */
+static void renew_machine_id(int etc)
+{
+	struct stat st;
+	uint8_t id[16];
+	char text[2 * sizeof(id) + 2];
+	if (fstatat(etc, "machine-id", &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode) || st.st_size == 0 ||
+	    getrandom(id, sizeof(id), 0) != (ssize_t)sizeof(id))
+		return;
+	id[6] = (uint8_t)((id[6] & 0x0f) | 0x40); /* machine-id(5): as a random UUID */
+	id[8] = (uint8_t)((id[8] & 0x3f) | 0x80);
+	for (size_t i = 0; i < sizeof(id); i++)
+		snprintf(text + 2 * i, 3, "%02x", id[i]);
+	memcpy(text + 2 * sizeof(id), "\n", 2);
+	renew(etc, "machine-id", text, st.st_mode & 07777);
+}
+
+int etc_renew(const struct agent_setup *m, struct cai_error *err)
+{
+	const struct {
+		const char *name, *text;
+	} files[] = {{"hosts", m->hosts}, {"resolv.conf", m->resolv_conf}};
+	char hostname[80];
+
+	cleanup_close int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	cleanup_close int etc = open_same_mount(root, "etc", O_RDONLY | O_DIRECTORY);
+	if (etc < 0 && (errno == EXDEV || errno == ENOENT))
+		return 0;
+	if (etc < 0)
+		return cai_fail_errno(err, errno, "cannot open /etc in the guest");
+	if (m->hostname && *m->hostname) {
+		snprintf(hostname, sizeof(hostname), "%.64s\n", m->hostname);
+		renew(etc, "hostname", hostname, 0644); /* as in etc_write: good to have */
+	}
+	renew_machine_id(etc);
+	for (size_t i = 0; i < ARRAY_LEN(files); i++)
+		if (files[i].text && *files[i].text && renew(etc, files[i].name, files[i].text, 0644) < 0)
+			return cai_fail_errno(err, errno, "cannot write /etc/%s in the guest", files[i].name);
 	return 0;
 }

@@ -13,6 +13,13 @@
  */
 int etc_write(const struct agent_setup *m, struct cai_error *err);
 
+/*
+ * The same for a machine on which programs run: what m gives replaces what is there at once, never leaving a moment without, and m's silence changes
+ * nothing. /etc/machine-id, where it is a file that is not empty, gets a new random id. Only files of the root itself are
+ * written, or those that were mounted over it by etc_write; /etc or a file of it that is another mount may be the host's, and is left alone.
+ */
+int etc_renew(const struct agent_setup *m, struct cai_error *err);
+
 /* Makes dir's files such that etc_write, later, has the least to do: in the upper layer, with what they say now. */
 void etc_prepare(const char *dir);
 

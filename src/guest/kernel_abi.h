@@ -25,6 +25,7 @@ struct guest_sockaddr_vm {
 
 /* linux/random.h: RNDADDENTROPY takes {int bits, int bytes, data}. */
 #define GUEST_RNDADDENTROPY _IOW('R', 0x03, int[2])
+#define GUEST_RNDRESEEDCRNG _IO('R', 0x07)
 struct guest_pool_entropy {
 	int bits, bytes;
 	uint8_t data[32];
@@ -40,6 +41,7 @@ struct guest_pool_entropy {
 
 /* openat2(2), Linux 5.6: linux/openat2.h. */
 #define GUEST_NR_OPENAT2          437
+#define GUEST_RESOLVE_NO_XDEV     0x01u
 #define GUEST_RESOLVE_NO_MAGIC    0x02u
 #define GUEST_RESOLVE_BENEATH     0x08u
 #define GUEST_RESOLVE_IN_ROOT     0x10u
@@ -100,6 +102,8 @@ struct guest_mount_attr {
 #define GUEST_RTM_NEWLINK    16u
 #define GUEST_RTM_GETLINK    18u
 #define GUEST_RTM_NEWADDR    20u
+#define GUEST_RTM_DELADDR    21u
+#define GUEST_RTM_GETADDR    22u
 #define GUEST_RTM_NEWROUTE   24u
 #define GUEST_IFLA_ADDRESS   1u
 #define GUEST_IFLA_IFNAME    3u

@@ -76,8 +76,9 @@ static void add_entropy(const uint8_t bytes[32])
 		return;
 	cleanup_close int fd = open("/dev/urandom", O_WRONLY | O_CLOEXEC);
 	memcpy(e.data, bytes, sizeof(e.data));
-	if (fd >= 0)
-		ioctl(fd, GUEST_RNDADDENTROPY, &e);
+	/* Copies of a machine have its generator's key, too: what is added must count at once, not at the next of its own turns. */
+	if (fd >= 0 && ioctl(fd, GUEST_RNDADDENTROPY, &e) == 0)
+		ioctl(fd, GUEST_RNDRESEEDCRNG);
 	explicit_bzero(&e, sizeof(e));
 }
 
@@ -96,6 +97,27 @@ int machine_prepare(void *ctx, char *const *argv, uint32_t *code, struct cai_err
 	return 0;
 }
 
+static int set_identity(const struct agent_setup *m, struct cai_error *err)
+{
+	set_clock(m->realtime_ns);
+	add_entropy(m->entropy);
+	if (m->hostname && *m->hostname && sethostname(m->hostname, strlen(m->hostname)) < 0)
+		return cai_fail_errno(err, errno, "cannot set the host name \"%.64s\"", m->hostname);
+	return 0;
+}
+
+int machine_renew(void *ctx, const struct agent_setup *m, uint32_t *code, struct cai_error *err)
+{
+	*code = AGENT_E_INTERNAL;
+	if (set_identity(m, err) < 0)
+		return -1;
+	*code = AGENT_E_ROOTFS;
+	if (etc_renew(m, err) < 0)
+		return -1;
+	*code = AGENT_E_NETWORK;
+	return netif_renew(m, err);
+}
+
 int machine_setup(void *ctx, const struct agent_setup *m, uint32_t *code, struct cai_error *err)
 {
 	struct machine *machine = ctx;
@@ -103,10 +125,8 @@ int machine_setup(void *ctx, const struct agent_setup *m, uint32_t *code, struct
 	*code = AGENT_E_INTERNAL;
 	if (machine->early_failed)
 		return cai_fail(err, machine->early.errnum, "%s", machine->early.text);
-	set_clock(m->realtime_ns);
-	add_entropy(m->entropy);
-	if (m->hostname && *m->hostname && sethostname(m->hostname, strlen(m->hostname)) < 0)
-		return cai_fail_errno(err, errno, "cannot set the host name \"%.64s\"", m->hostname);
+	if (set_identity(m, err) < 0)
+		return -1;
 
 	*code = AGENT_E_ROOTFS;
 	if (!m->root_dev || !*m->root_dev)

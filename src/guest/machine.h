@@ -26,6 +26,8 @@ bool machine_cmdline_has(const char *word);
 /* SETUP: an operation of struct agent_ops; ctx is a struct machine. Mounts the root file system with all that a program expects in it and makes
  * it the root directory; sets clock, entropy, host name. */
 int machine_setup(void *ctx, const struct agent_setup *m, uint32_t *code, struct cai_error *err);
+/* An operation of struct agent_ops: makes a copy of a machine that was set up another machine; mounts nothing. */
+int machine_renew(void *ctx, const struct agent_setup *m, uint32_t *code, struct cai_error *err);
 /* An operation of struct agent_ops: the mounts of "prepare". */
 int machine_prepare(void *ctx, char *const *argv, uint32_t *code, struct cai_error *err);
 /* POWEROFF: an operation of struct agent_ops. Ends all processes, writes back, powers off. Does not return. */

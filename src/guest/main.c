@@ -51,6 +51,7 @@ static struct agent *start(struct machine *m, struct cai_error *err)
 {
 	const struct agent_ops ops = {
 		.setup = machine_setup,
+		.renew = machine_renew,
 		.prepare = machine_prepare,
 		.poweroff = machine_poweroff,
 		.spawn = spawn_process,

@@ -5,6 +5,9 @@
  * Routing netlink, one request and one acknowledgement at a time. The links are listed once; then, for each interface of SETUP: MAC where
  * it differs, MTU and "up" in one request, its addresses, its default routes.
  *
+ * To make an interface new it is taken down, with which the kernel drops its routes in all tables; what addresses are left are listed
+ * and deleted until there are none, since some disappear with others.
+ *
  * All addresses come from the host, so IPv6 neither asks routers nor probes for duplicates: both would only make the first seconds of a
  * sandbox's life different from the rest. Routes are "onlink": the next hop need not be in a subnet of the interface.
  */
@@ -27,6 +30,8 @@
 #include "guest/kernel_abi.h"
 
 #define MAX_LINKS      64
+#define MAX_OLD_ADDRS  64
+#define MAX_ROUNDS     64
 #define ROUTE_METRIC_6 1024u /* IPv6's usual one */
 
 struct link {
@@ -164,16 +169,13 @@ static bool read_link(const uint8_t *p, size_t n, struct link *l)
 	return mac && info.type == GUEST_ARPHRD_ETHER && !(info.flags & IFF_NOARP);
 }
 
-/* How many Ethernet interfaces there are, at most MAX_LINKS, in the order that they came to be; or -1. */
-static int list_links(int fd, struct link *links)
-{
-	struct request r;
-	_Alignas(4) uint8_t answer[16384];
-	int count = 0;
+typedef void item_fn(void *ctx, unsigned type, const uint8_t *p, size_t n);
 
-	begin(&r, GUEST_RTM_GETLINK, GUEST_NLM_DUMP);
-	*(struct guest_ifinfomsg *)put(&r, sizeof(struct guest_ifinfomsg)) = (struct guest_ifinfomsg){0};
-	if (transmit(fd, &r) < 0)
+/* Sends a request for a list; fn gets each item. 0, or -1 with errno. */
+static int dump(int fd, struct request *r, item_fn *fn, void *ctx)
+{
+	_Alignas(4) uint8_t answer[16384];
+	if (transmit(fd, r) < 0)
 		return -1;
 	for (;;) {
 		ssize_t n = recv(fd, answer, sizeof(answer), 0);
@@ -184,18 +186,117 @@ static int list_links(int fd, struct link *links)
 		for (size_t at = 0; (size_t)n - at >= sizeof(struct guest_nlmsghdr);) {
 			struct guest_nlmsghdr h;
 			memcpy(&h, answer + at, sizeof(h));
-			if (h.len < sizeof(h) || h.len > (size_t)n - at || h.type == GUEST_NLMSG_ERROR)
+			if (h.len < sizeof(h) || h.len > (size_t)n - at || h.type == GUEST_NLMSG_ERROR) {
+				errno = EBADMSG;
 				return -1;
+			}
 			if (h.type == GUEST_NLMSG_DONE)
-				return count;
-			if (h.type == GUEST_RTM_NEWLINK && count < MAX_LINKS &&
-			    read_link(answer + at + sizeof(h), h.len - sizeof(h), &links[count]))
-				count++;
+				return 0;
+			fn(ctx, h.type, answer + at + sizeof(h), h.len - sizeof(h));
 			at += align_up(h.len, 4);
 			if (at > (size_t)n)
 				break;
 		}
 	}
+}
+
+struct link_list {
+	struct link *links;
+	int count;
+};
+
+static void add_link(void *ctx, unsigned type, const uint8_t *p, size_t n)
+{
+	struct link_list *list = ctx;
+	if (type == GUEST_RTM_NEWLINK && list->count < MAX_LINKS && read_link(p, n, &list->links[list->count]))
+		list->count++;
+}
+
+/* How many Ethernet interfaces there are, at most MAX_LINKS, in the order that they came to be; or -1. */
+static int list_links(int fd, struct link *links)
+{
+	struct request r;
+	struct link_list list = {.links = links};
+	begin(&r, GUEST_RTM_GETLINK, GUEST_NLM_DUMP);
+	*(struct guest_ifinfomsg *)put(&r, sizeof(struct guest_ifinfomsg)) = (struct guest_ifinfomsg){0};
+	return dump(fd, &r, add_link, &list) < 0 ? -1 : list.count;
+}
+
+struct old_addrs {
+	int index; /* of the interface */
+	unsigned n;
+	struct netif_addr addr[MAX_OLD_ADDRS];
+};
+
+/* Adds one RTM_NEWADDR. */
+static void add_old_addr(void *ctx, unsigned type, const uint8_t *p, size_t n)
+{
+	struct old_addrs *old = ctx;
+	struct guest_ifaddrmsg m;
+	struct guest_rtattr a;
+
+	if (type != GUEST_RTM_NEWADDR || n < sizeof(m) || old->n == MAX_OLD_ADDRS)
+		return;
+	memcpy(&m, p, sizeof(m));
+	size_t size = m.family == AF_INET6 ? 16 : 4;
+	if (m.index != (uint32_t)old->index || (m.family != AF_INET && m.family != AF_INET6))
+		return;
+	struct netif_addr *addr = &old->addr[old->n];
+	*addr = (struct netif_addr){.family = m.family, .prefix = m.prefixlen};
+	bool local = false, any = false;
+	p += sizeof(m);
+	n -= sizeof(m);
+	while (n >= sizeof(a)) {
+		memcpy(&a, p, sizeof(a));
+		if (a.len < sizeof(a) || a.len > n)
+			break;
+		/* Where there is a LOCAL, ADDRESS is the peer's. */
+		if (a.len - sizeof(a) == size && (a.type == GUEST_IFA_LOCAL || (a.type == GUEST_IFA_ADDRESS && !local))) {
+			memcpy(addr->bits, p + sizeof(a), size);
+			any = true;
+			local = a.type == GUEST_IFA_LOCAL;
+		}
+		size_t step = (size_t)align_up(a.len, 4);
+		if (step >= n)
+			break;
+		p += step;
+		n -= step;
+	}
+	old->n += any;
+}
+
+static int delete_address(int fd, const struct link *l, const struct netif_addr *a)
+{
+	struct request r;
+	begin(&r, GUEST_RTM_DELADDR, 0);
+	*(struct guest_ifaddrmsg *)put(&r, sizeof(struct guest_ifaddrmsg)) =
+		(struct guest_ifaddrmsg){.family = (uint8_t)a->family, .prefixlen = (uint8_t)a->prefix, .index = (uint32_t)l->index};
+	attr(&r, GUEST_IFA_LOCAL, a->bits, a->family == AF_INET6 ? 16 : 4);
+	return ask(fd, &r);
+}
+
+/* Takes an interface down and its addresses away. 0, or -1 with errno. */
+static int clear_link(int fd, const struct link *l)
+{
+	struct request r;
+	begin(&r, GUEST_RTM_NEWLINK, 0);
+	*(struct guest_ifinfomsg *)put(&r, sizeof(struct guest_ifinfomsg)) = (struct guest_ifinfomsg){.index = l->index, .change = IFF_UP};
+	if (ask(fd, &r) < 0)
+		return -1;
+	for (unsigned round = 0; round < MAX_ROUNDS; round++) {
+		struct old_addrs old = {.index = l->index};
+		begin(&r, GUEST_RTM_GETADDR, GUEST_NLM_DUMP);
+		*(struct guest_ifaddrmsg *)put(&r, sizeof(struct guest_ifaddrmsg)) = (struct guest_ifaddrmsg){0};
+		if (dump(fd, &r, add_old_addr, &old) < 0)
+			return -1;
+		if (!old.n)
+			return 0;
+		for (unsigned i = 0; i < old.n; i++)
+			if (delete_address(fd, l, &old.addr[i]) < 0 && errno != EADDRNOTAVAIL)
+				return -1;
+	}
+	errno = EAGAIN;
+	return -1;
 }
 
 static struct link *find(struct link *links, int n, const uint8_t mac[6])
@@ -317,7 +418,7 @@ void netif_loopback_up(void)
 		ioctl(fd, SIOCSIFFLAGS, &ifr);
 }
 
-int netif_setup(const struct agent_setup *m, struct cai_error *err)
+static int set_up_all(const struct agent_setup *m, bool again, struct cai_error *err)
 {
 	struct link links[MAX_LINKS];
 	if (!m->n_ifaces)
@@ -336,8 +437,20 @@ int netif_setup(const struct agent_setup *m, struct cai_error *err)
 			return cai_fail(err, ENODEV, "the guest has no network interface for %02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1],
 					mac[2], mac[3], mac[4], mac[5]);
 		l->taken = true;
+		if (again && clear_link(fd, l) < 0)
+			return cai_fail_errno(err, errno, "the guest's network interface %.16s cannot be cleared", l->name);
 		if (set_up_one(fd, l, &m->iface[i], i, err) < 0)
 			return -1;
 	}
 	return 0;
+}
+
+int netif_setup(const struct agent_setup *m, struct cai_error *err)
+{
+	return set_up_all(m, false, err);
+}
+
+int netif_renew(const struct agent_setup *m, struct cai_error *err)
+{
+	return set_up_all(m, true, err);
 }

@@ -19,6 +19,8 @@ int netif_parse(const char *text, struct netif_addr *a, struct cai_error *err);
 
 /* Brings up m's interfaces in the caller's network namespace. */
 int netif_setup(const struct agent_setup *m, struct cai_error *err);
+/* The same for interfaces that are up already: they are taken down first and lose all addresses and routes. */
+int netif_renew(const struct agent_setup *m, struct cai_error *err);
 
 void netif_loopback_up(void);
 

@@ -138,13 +138,6 @@ void session_arm(struct session *s, enum session_timer what, uint64_t delay_ns)
 	loop_timer_set(s->timer, clock_mono_ns() + delay_ns);
 }
 
-void session_disarm(struct session *s)
-{
-	s->timer_for = TIMER_NONE;
-	if (s->timer)
-		loop_timer_set(s->timer, 0);
-}
-
 void session_stream_lost(struct session *s)
 {
 	bool unfinished = s->state == SESSION_STARTING || s->state == SESSION_RUNNING || s->state == SESSION_DETACHING;
@@ -421,15 +414,6 @@ static void handle_resize(struct session *s, const uint8_t *body, uint32_t len)
 		return; /* the terminal went away: so will the process */
 }
 
-static void handle_attach(struct session *s, const uint8_t *body, uint32_t len)
-{
-	uint32_t pid;
-	if (agent_get_u32(body, len, &pid, NULL) < 0)
-		session_protocol_error(s, "malformed ATTACH");
-	else
-		session_attach(s, pid);
-}
-
 static void handle_frame(struct session *s, const uint8_t *body, uint32_t len)
 {
 	uint16_t type = s->header.type;
@@ -443,7 +427,7 @@ static void handle_frame(struct session *s, const uint8_t *body, uint32_t len)
 		s->a->ops.poweroff(s->a->ops.ctx);
 		agent_stop(s->a);
 	} else if (type == AGENT_ATTACH && s->state == SESSION_IDLE) {
-		handle_attach(s, body, len);
+		session_attach(s, body, len);
 	} else if (type == AGENT_DETACH && s->state == SESSION_RUNNING && len == 0) {
 		session_detach(s);
 	} else if (type == AGENT_STDIN && process) {

@@ -134,7 +134,6 @@ void session_protocol_error(struct session *s, const char *text);
 /* Closes what it has and leaves it to session_bury; a process is left alone. */
 void session_close(struct session *s);
 void session_arm(struct session *s, enum session_timer what, uint64_t delay_ns);
-void session_disarm(struct session *s);
 
 /* session_io.c */
 
@@ -156,13 +155,11 @@ void session_drain(struct session *s);
 void session_close_outputs(struct session *s);
 void session_close_stdin(struct session *s);
 
-/* session_attach.c */
+/* session_attach.c: DETACH of a running session, ATTACH of one without a process */
 
-/* DETACH of a running session. */
 void session_detach(struct session *s);
 /* All up to DETACHED has left: the process becomes a session of its own. */
 void session_leave_process(struct session *s);
-/* ATTACH. */
-void session_attach(struct session *s, uint32_t pid);
+void session_attach(struct session *s, const uint8_t *body, uint32_t len);
 
 #endif

@@ -56,7 +56,9 @@ void session_detach(struct session *s)
 		session_protocol_error(s, "out of memory in the guest");
 		return;
 	}
-	session_disarm(s);
+	s->timer_for = TIMER_NONE;
+	if (s->timer)
+		loop_timer_set(s->timer, 0);
 	agent_put_u32(&s->out, AGENT_DETACHED, (uint32_t)s->p.pid);
 	s->state = SESSION_DETACHING; /* session_service stops watching the outputs */
 }
@@ -73,8 +75,13 @@ void session_leave_process(struct session *s)
 	session_linger(s);
 }
 
-void session_attach(struct session *s, uint32_t pid)
+void session_attach(struct session *s, const uint8_t *body, uint32_t len)
 {
+	uint32_t pid;
+	if (agent_get_u32(body, len, &pid, NULL) < 0) {
+		session_protocol_error(s, "malformed ATTACH");
+		return;
+	}
 	struct session *d = s->a->sessions;
 	while (d && !(d->state == SESSION_DETACHED && (uint32_t)d->p.pid == pid))
 		d = d->next;

@@ -6,8 +6,8 @@ import socket
 import struct
 
 VERSION = 2
-(HELLO, OK, ERROR, STARTED, STDOUT, STDERR, CREDIT, EXIT) = range(1, 9)
-(SETUP, START, STDIN, STDIN_CLOSE, RESIZE, SIGNAL, POWEROFF) = range(64, 71)
+(HELLO, OK, ERROR, STARTED, STDOUT, STDERR, CREDIT, EXIT, DETACHED, ATTACHED) = range(1, 11)
+(SETUP, START, STDIN, STDIN_CLOSE, RESIZE, SIGNAL, POWEROFF, DETACH_STREAM, ATTACH) = range(64, 73)
 TTY, WITH_STDIN, BUILTIN, DETACH = 1, 2, 4, 8
 OVERLAY_TMPFS, READONLY, DIRECT, OVERLAY_DISK = 1, 2, 3, 4
 VIRTIOFS, TMPFS, BIND = 1, 2, 3
@@ -68,10 +68,10 @@ class Session:
             raise AgentError(code, body[12:12 + size].decode())
         return kind, body
 
-    def setup(self, hostname="box", root_dev="", fstype="", mode=0, flags=0, upper_dev="", upper_fstype="", resolv="", hosts="",
+    def setup(self, hostname="box", realtime_ns=0, root_dev="", fstype="", mode=0, flags=0, upper_dev="", upper_fstype="", resolv="", hosts="",
               ifaces=(), mounts=()):
         """ifaces: (mac, mtu, [addresses], gateway4, gateway6); mounts: (type, flags, source, target, subpath, options)."""
-        body = s(hostname) + struct.pack("<Q", 0) + bytes(32) + s(root_dev) + s(fstype) + struct.pack("<II", mode, flags)
+        body = s(hostname) + struct.pack("<Q", realtime_ns) + bytes(32) + s(root_dev) + s(fstype) + struct.pack("<II", mode, flags)
         body += s(upper_dev) + s(upper_fstype) + s(resolv) + s(hosts) + struct.pack("<I", len(ifaces))
         for mac, mtu, addresses, gateway4, gateway6 in ifaces:
             body += bytes.fromhex(mac.replace(":", "")) + struct.pack("<I", mtu) + strings(addresses) + s(gateway4) + s(gateway6)
@@ -82,6 +82,30 @@ class Session:
         kind, _ = self.receive()
         if kind != OK:
             raise AssertionError(f"frame {kind} instead of OK")
+
+    def start(self, argv, flags=0):
+        """Its pid."""
+        self.send(START, struct.pack("<IHH", flags, 0, 0) + strings(argv) + strings(()) + s("") + s("") + struct.pack("<I", 0))
+        kind, body = self.receive()
+        assert kind == STARTED, kind
+        return struct.unpack("<I", body)[0]
+
+    def attach(self, pid):
+        """(window, flags)"""
+        self.send(ATTACH, struct.pack("<I", pid))
+        kind, body = self.receive()
+        assert kind == ATTACHED, kind
+        return struct.unpack("<II", body)
+
+    def read_until(self, last):
+        """Output up to a frame of kind last, and its body."""
+        out = bytearray()
+        while True:
+            kind, body = self.receive()
+            if kind == last:
+                return bytes(out), body
+            assert kind in (STDOUT, CREDIT), kind
+            out += body if kind == STDOUT else b""
 
     def run(self, argv, flags=0, stdin=None, env=(), cwd="", user=""):
         """(stdout, stderr, status, signal, flags of EXIT)"""

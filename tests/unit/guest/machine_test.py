@@ -16,7 +16,7 @@ import tarfile
 import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from agent_client import (BIND, BUILTIN, DETACH, OVERLAY_DISK, OVERLAY_TMPFS, READONLY, TMPFS, VIRTIOFS, AgentError, Session, wait_for)
+from agent_client import (BIND, BUILTIN, DETACH, DETACH_STREAM, DETACHED, EXIT, STDIN, STDIN_CLOSE, WINDOW, WITH_STDIN, OVERLAY_DISK, OVERLAY_TMPFS, READONLY, TMPFS, VIRTIOFS, AgentError, Session, wait_for)
 
 kernel, initramfs, cmdline, vmm_run, vmm, caisson_fs, busybox = sys.argv[1:8]
 READONLY_ROOT = 1
@@ -122,7 +122,37 @@ def mounts_network_and_a_read_only_root(directory):
     assert (status, signal, flags) == (3, 0, 0)
     out, err, status, _, _ = Session(guest.vsock).run(["stat", "/etc/hostname"], BUILTIN)
     assert status == 0 and out.startswith(b'{"type":"file","mode":420,"size":4,'), (out, err)
+    become_another_machine(guest)
     guest.off()
+
+
+def become_another_machine(guest):
+    """What a copy is told: the program goes on behind another stream, in a machine with another name and network."""
+    program = Session(guest.vsock)
+    pid = program.start(["sh", "-c", "cat; hostname; exit 5"], WITH_STDIN)
+    for _ in range(4):
+        program.send(STDIN, b"a" * (WINDOW // 4))
+    program.send(DETACH_STREAM)
+    before, body = program.read_until(DETACHED)
+    assert int.from_bytes(body, "little") == pid
+    clock = int(guest.output("date +%s; ip addr add 10.9.7.7/24 dev eth0").split()[0])
+    again = Session(guest.vsock)
+    again.setup(hostname="another", realtime_ns=(clock + 100000) * 10**9, resolv="nameserver 10.3.3.3\n",
+                ifaces=[("02:00:00:00:01:77", 1300, ["10.19.0.2/24"], "10.19.0.1", ""), ("02:00:00:00:00:78", 0, ["fd19::2/64"], "", "fe80::9")])
+    window, flags = again.attach(pid)
+    assert 0 < window <= WINDOW and flags == 1, (window, flags)
+    again.send(STDIN, b"b" * 65000)
+    again.send(STDIN_CLOSE)
+    after, body = again.read_until(EXIT)
+    assert before + after == b"a" * WINDOW + b"b" * 65000 + b"another\n", (len(before), len(after), after[-20:])
+    assert body[:8] == bytes((5, 0, 0, 0, 0, 0, 0, 0)), body
+    said = guest.output("ip addr; ip route; ip -6 route; cat /etc/resolv.conf; hostname; date +%s; grep -c ' /etc/' /proc/mounts")
+    expect(said, "eth0: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1300", "02:00:00:00:01:77", "inet 10.19.0.2/24 brd 10.19.0.255", "inet6 fd19::2/64",
+           "default via 10.19.0.1 dev eth0 onlink", "default via fe80::9 dev eth1", "nameserver 10.3.3.3\nanother\n")
+    for gone in ("10.9.", "10.10.", "fd09::", "fe80::1 ", "00:00:77"):
+        assert gone not in said, (gone, said)
+    assert 100000 <= int(said.split()[-2]) - clock < 100100, said
+    assert said.split()[-1] == "2", said  # resolv.conf and hostname, over a root that is read-only by now
 
 
 def shared_directories(directory):

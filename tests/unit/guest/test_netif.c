@@ -140,6 +140,40 @@ static void rename_one(void)
 	MUST(shell("ip link show a0 | grep -q UP"));
 }
 
+static void renew(void)
+{
+	struct cai_error err = {.text = ""};
+	const struct agent_setup m = {
+		.n_ifaces = 2,
+		.iface = {{.mac = {2, 0, 0, 0, 0, 0x0a}, .n_addrs = 1, .addr = {(char[]){"10.7.0.7/24"}}, .gateway4 = (char[]){"10.7.0.1"}},
+			  {.mac = {2, 0, 0, 0, 0, 0x77},
+			   .n_addrs = 2,
+			   .addr = {(char[]){"10.8.0.8/24"}, (char[]){"fd08::8/64"}},
+			   .gateway6 = (char[]){"fe80::1"}}},
+	};
+	configure();
+	MUST(shell("ip link set a1 arp off; ip link set b1 arp off"));
+	/* What its programs made of it meanwhile; more addresses than are read at once; one that survives "down". */
+	MUST(shell("ip route add 10.44.0.0/16 via 10.1.2.1 dev b0 && ip route add 10.45.0.0/16 via 10.1.2.9 dev b0 table 100"));
+	MUST(shell("for i in $(seq 1 150); do ip addr add 10.1.3.$i/24 dev b0; done"));
+	MUST(shell("ip addr add 10.60.0.1 peer 10.60.0.2 dev a0"));
+	MUST(shell("echo 1 >/proc/sys/net/ipv6/conf/b0/keep_addr_on_down"));
+	for (int again = 0; again < 2; again++) {
+		must(netif_renew(&m, &err) == 0, err.text);
+		MUST(shell("ip link show b0 | grep -q 02:00:00:00:00:77"));
+		MUST(shell("ip link show a0 | grep -q 02:00:00:00:00:0a"));
+		MUST(shell("ip link show b0 | grep -q UP && ip link show a0 | grep -q UP"));
+		MUST(shell("! ip addr | grep -E '10[.](1|5|60)[.]|fd01::'"));
+		MUST(shell("! ip route show table all | grep -E '10[.](1|5|44|45|60|99)[.]'"));
+		MUST(shell("! ip -6 route show table all | grep -E 'fd01::'"));
+		MUST(shell("test $(ip -4 -o addr show | wc -l) = 2"));
+		MUST(shell("ip addr show a0 | grep -q 'inet 10.7.0.7/24 brd 10.7.0.255 '"));
+		MUST(shell("ip addr show b0 | grep -q 'inet 10.8.0.8/24' && ip addr show b0 | grep -q 'inet6 fd08::8/64'"));
+		MUST(shell("ip route | grep -q 'default via 10.7.0.1 dev a0'"));
+		MUST(shell("test $(ip route | grep -c default) = 1 && test $(ip -6 route | grep -c 'default via fe80::1 dev b0') = 1"));
+	}
+}
+
 static void fail_with(const struct agent_setup *m, const char *says)
 {
 	struct cai_error err = {.text = ""};
@@ -173,6 +207,11 @@ static void an_unknown_mac_goes_to_an_interface_that_nobody_names(void **state)
 	in_namespace(rename_one);
 }
 
+static void interfaces_in_use_become_new_ones(void **state)
+{
+	in_namespace(renew);
+}
+
 static void what_the_kernel_does_not_take_is_said(void **state)
 {
 	in_namespace(refuse);
@@ -184,6 +223,7 @@ int main(void)
 		cmocka_unit_test(addresses_are_parsed_or_refused),
 		cmocka_unit_test(interfaces_are_found_by_mac_and_get_all_that_was_asked_for),
 		cmocka_unit_test(an_unknown_mac_goes_to_an_interface_that_nobody_names),
+		cmocka_unit_test(interfaces_in_use_become_new_ones),
 		cmocka_unit_test(what_the_kernel_does_not_take_is_said),
 	};
 	return cmocka_run_group_tests_name("network interfaces", tests, NULL, NULL);
