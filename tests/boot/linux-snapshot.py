@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 
 SNAP_RUN, VMM, KERNEL, INITRD, CMDLINE, ROOT, CPUS, COUNT = sys.argv[1:9]
 PROGRAM = ('i=0; h=start; exec >/dev/console; while :; do i=$((i+1)); h=$(echo "$h $i" | md5sum | cut -c1-32); echo "$i $h"; done')
@@ -93,8 +94,15 @@ def main():
         if r.returncode == 0 or "another snapshot" not in r.stderr:
             sys.exit(f"decoded code of another snapshot was taken: {r.stderr}")
         snap_run("run", f"{d}/image2", "--no-code", "--disk", f"{ROOT}:ro", "--", "/bin/true")
-        # A memory file cut short is refused; one cut short later ends the guest with a sentence.
-        os.truncate(f"{d}/image2/memory", 64 << 20)
+        # A memory file cut short while the guest runs ends it with a sentence; one that is short from the beginning is refused.
+        p = subprocess.Popen([SNAP_RUN, "run", f"{d}/image2", "--no-code", "--disk", f"{ROOT}:ro", "--", "/bin/sh", "-c",
+                              "sleep 1; find / -xdev | md5sum; cat /bin/busybox | md5sum; sh -c true"],
+                             env=dict(os.environ, CAISSON_VMM=VMM), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        time.sleep(0.6)
+        os.truncate(f"{d}/image2/memory", 4 << 20)
+        said = p.communicate(timeout=60)[1]
+        if p.returncode == 0 or "the host could not provide a page of the guest's memory" not in said:
+            sys.exit(f"the end of a memory file was not told: {said}")
         r = subprocess.run([SNAP_RUN, "run", f"{d}/image2", "--no-code", "--disk", f"{ROOT}:ro", "--", "/bin/true"], env=dict(os.environ, CAISSON_VMM=VMM),
                            capture_output=True, text=True)
         if r.returncode == 0 or "memory file 1 of the snapshot is cut short" not in r.stderr:

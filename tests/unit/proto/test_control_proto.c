@@ -406,6 +406,85 @@ static void random_mutations_never_fault_nor_leak(void **state)
 	assert_int_equal(open_fds(), before);
 }
 
+static void requests_about_snapshots_carry_their_descriptors(void **state)
+{
+	unsigned before = open_fds();
+	for (unsigned n = 0; n < 5; n++)
+		for (unsigned code = 0; code < 2; code++) {
+			struct control_snapshot s = {.flags = CONTROL_SNAPSHOT_INCREMENTAL | (code ? CONTROL_SNAPSHOT_CODE : 0), .parent = {1, 2}}, got;
+			struct control_attach a = {.disk = 3, .flags = CONTROL_DISK_READONLY}, had;
+			struct control_header h;
+			struct cai_error err;
+			struct buf b = {0}, c = {0};
+			int fds[5], more[5];
+			for (unsigned i = 0; i < n; i++) {
+				fds[i] = null_fd();
+				more[i] = null_fd();
+			}
+			control_put_snapshot(&b, 1, &s);
+			struct buf_reader r = buf_reader(b.p, b.len);
+			assert_int_equal(control_get_header(&r, &h, &err), 0);
+			assert_int_equal(h.type, CONTROL_SNAPSHOT);
+			assert_int_equal(control_get_snapshot(&r, fds, n, &got, &err), n == 2 + code ? 0 : -1);
+			if (n == 2 + code) {
+				assert_memory_equal(got.parent, s.parent, sizeof(s.parent));
+				assert_true(got.state_fd == fds[0] && got.memory_fd == fds[1] && (got.code_fd >= 0) == code);
+				for (unsigned i = 0; i < n; i++)
+					close(fds[i]);
+			}
+			control_put_attach(&c, 1, &a);
+			r = buf_reader(c.p, c.len);
+			assert_int_equal(control_get_header(&r, &h, &err), 0);
+			assert_int_equal(control_get_attach(&r, more, n, &had, &err), n == 1 ? 0 : -1);
+			if (n == 1) {
+				assert_int_equal(had.disk, 3);
+				close(had.fd);
+			}
+			buf_free(&b);
+			buf_free(&c);
+		}
+	assert_int_equal(open_fds(), before);
+}
+
+static void a_snapshot_comes_instead_of_a_kernel_whole_or_not_at_all(void **state)
+{
+	static const struct {
+		unsigned state, first, second, third; /* which descriptors are there: the state, memory files 0 to 2 */
+		int rc;
+	} cases[] = {{1, 1, 0, 0, 0}, {1, 1, 1, 1, 0}, {1, 0, 0, 0, -1}, {0, 1, 0, 0, -1}, {1, 1, 0, 1, -1}, {0, 0, 0, 0, -1}};
+	unsigned before = open_fds();
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct control_config c, got;
+		struct buf b = {0};
+		struct cai_error err;
+		int fds[8];
+		unsigned n = cases[i].state + cases[i].first + cases[i].second + cases[i].third;
+		control_config_init(&c);
+		c.accel = CONTROL_ACCEL_SOFT;
+		c.n_disks = 1;
+		c.disk[0].flags = CONTROL_DISK_EMPTY; /* takes no descriptor */
+		c.fd[CONTROL_FD_STATE] = cases[i].state ? 0 : -1;
+		c.fd[CONTROL_FD_MEMORY] = cases[i].first ? 0 : -1;
+		c.fd[CONTROL_FD_MEMORY + 1] = cases[i].second ? 0 : -1;
+		c.fd[CONTROL_FD_MEMORY + 2] = cases[i].third ? 0 : -1;
+		control_put_config(&b, 1, &c);
+		for (unsigned k = 0; k < n; k++)
+			fds[k] = null_fd();
+		struct buf_reader r = buf_reader(b.p, b.len);
+		struct control_header h;
+		assert_int_equal(control_get_header(&r, &h, &err), 0);
+		int rc = control_get_config(&r, fds, n, &got, &err);
+		if (rc != cases[i].rc)
+			fail_msg("case %zu: %s", i, rc < 0 ? err.text : "was taken");
+		if (rc == 0) {
+			assert_true(got.fd[CONTROL_FD_STATE] >= 0 && got.fd[CONTROL_FD_MEMORY] >= 0 && got.disk_fd[0] < 0);
+			control_config_free(&got);
+		}
+		buf_free(&b);
+	}
+	assert_int_equal(open_fds(), before);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -419,6 +498,8 @@ int main(void)
 		cmocka_unit_test(headers_of_another_magic_or_version_are_refused),
 		cmocka_unit_test(replies_and_events_survive_a_round_trip_and_no_cut),
 		cmocka_unit_test(a_long_console_keeps_its_end),
+		cmocka_unit_test(requests_about_snapshots_carry_their_descriptors),
+		cmocka_unit_test(a_snapshot_comes_instead_of_a_kernel_whole_or_not_at_all),
 		cmocka_unit_test(random_mutations_never_fault_nor_leak),
 	};
 	return cmocka_run_group_tests_name("control protocol", tests, NULL, NULL);
