@@ -31,6 +31,7 @@
 #include "net/router.h"
 
 #define FILE_MAX 4096u
+#define LEAVING_MS 1000
 #define SUFFIX	 ".json"
 
 static int open_folder(int root_fd, bool make, struct cai_error *err)
@@ -162,6 +163,13 @@ int network_remove(int root_fd, const char *name, struct cai_error *err)
 	size_t n;
 	if (network_load(root_fd, name, &net, err) < 0 || network_members(&net, &members, &n, err) < 0)
 		return -1;
+	/* The kernel takes the link of a sandbox that has just ended away a moment later. */
+	for (unsigned ms = 0; n && ms < LEAVING_MS; ms += 20) {
+		free(members);
+		usleep(20000);
+		if (network_members(&net, &members, &n, err) < 0)
+			return -1;
+	}
 	if (n) {
 		cai_fail(err, EBUSY, "the network '%s' has %zu member%s, among them %s", name, n,
 			 n == 1 ? "" : "s", members[0].name[0] ? members[0].name : members[0].id);
