@@ -111,6 +111,7 @@ void mem_destroy(struct mem *m)
 {
 	free((void *)m->dirty);
 	free((void *)m->filed);
+	mem_check_end(m);
 	if (m->base)
 		munmap(m->base, m->size);
 	if (m->fd >= 0)

@@ -41,6 +41,8 @@ struct mem_region {
 /* Told of each range of RAM written from outside the guest's CPUs. Must not call back into mem. */
 typedef void mem_write_fn(void *ctx, uint64_t gpa, uint64_t len);
 
+struct mem_check;
+
 struct mem {
 	struct mem_region region[MEM_MAX_REGIONS];
 	unsigned n_regions;
@@ -50,6 +52,7 @@ struct mem {
 	_Atomic uint64_t *dirty; /* one bit a page, by offset in the mapping; NULL while no dirty log is kept */
 	_Atomic uint64_t *filed; /* private: likewise, pages whose mapping is still a file's */
 	_Atomic uint32_t n_holes; /* private: ranges of a file given back, each of which may cost the kernel a mapping */
+	struct mem_check *check; /* chunks that are to be compared with a checksum when they are first used; NULL: none (any more) */
 	mem_write_fn *notify;
 	void *notify_ctx;
 };
@@ -69,14 +72,27 @@ struct mem_part {
  * file that ends before its part does is SIGBUS when the guest gets there. */
 int mem_create_private(struct mem *m, uint64_t size, const struct mem_part *parts, unsigned n, struct cai_error *err);
 
+/*
+ * Checks memory by chunks when they are first used, before anybody sees or changes what is in them. expected: a CRC-32C for each chunk of
+ * chunk_bytes bytes (a power of two, whole pages) whose bit in pending is set; both are taken over. failed is told the offset of a chunk that
+ * differs, on the thread that met it, once each; the chunk is used all the same. Only for accelerators that get to guest memory by mem_hva() alone.
+ */
+typedef void mem_check_fn(void *ctx, uint64_t offset);
+int mem_check_begin(struct mem *m, uint64_t chunk_bytes, uint32_t *expected, uint64_t *pending, mem_check_fn *failed, void *ctx, struct cai_error *err);
+void mem_check_end(struct mem *m);
+void mem_check_range(const struct mem *m, uint64_t offset, uint64_t len); /* offset in the mapping */
+
 /* Host address of [gpa, gpa+len), or NULL unless all of it lies within one region of RAM. len may be 0. */
 static inline void *mem_hva(const struct mem *m, uint64_t gpa, uint64_t len)
 {
 	for (unsigned i = 0; i < m->n_regions; i++) {
 		const struct mem_region *r = &m->region[i];
 		uint64_t off = gpa - r->gpa;
-		if (gpa >= r->gpa && off < r->size && len <= r->size - off)
+		if (gpa >= r->gpa && off < r->size && len <= r->size - off) {
+			if (__builtin_expect(m->check != NULL, 0))
+				mem_check_range(m, (uint64_t)(r->hva - m->base) + off, len);
 			return r->hva + off;
+		}
 	}
 	return NULL;
 }

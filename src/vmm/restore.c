@@ -97,6 +97,31 @@ static int verify(struct machine *m, struct cai_error *err)
 	return 0;
 }
 
+static void on_damage(void *ctx, uint64_t offset)
+{
+	struct machine *m = ctx;
+	machine_end(m, CONTROL_END_ACCEL_LOST, "the snapshot is damaged: the checksum of its memory at offset 0x%llx is wrong", (unsigned long long)offset);
+}
+
+static int verify_later(struct machine *m, struct cai_error *err)
+{
+	const struct snapshot_memory *x = &m->restore->memory;
+	const uint64_t chunks = (m->mem.size + SNAPSHOT_CHUNK - 1) / SNAPSHOT_CHUNK;
+	uint32_t *crc = calloc(chunks, sizeof(*crc)), k = 0;
+	uint64_t *pending = calloc(chunks / 64 + 1, sizeof(*pending));
+	if (!crc || !pending) {
+		free(crc);
+		free(pending);
+		return cai_fail(err, ENOMEM, "out of memory");
+	}
+	for (uint32_t i = 0; i < x->n_extents; i++)
+		for (uint64_t c = x->extent[i].first; c < (uint64_t)x->extent[i].first + x->extent[i].n; c++) {
+			crc[c] = x->crc[k++];
+			pending[c / 64] |= BIT(c % 64);
+		}
+	return mem_check_begin(&m->mem, SNAPSHOT_CHUNK, crc, pending, on_damage, m, err);
+}
+
 int restore_memory(struct machine *m, struct cai_error *err)
 {
 	const struct snapshot_memory *x = &m->restore->memory;
@@ -115,7 +140,9 @@ int restore_memory(struct machine *m, struct cai_error *err)
 	}
 	if (mem_create_private(&m->mem, size, part, x->n_extents, err) < 0)
 		return -1;
-	return m->cfg.flags & CONTROL_FLAG_VERIFY ? verify(m, err) : 0;
+	if ((m->cfg.flags & CONTROL_FLAG_VERIFY_LATE) && m->cfg.accel == CONTROL_ACCEL_SOFT)
+		return verify_later(m, err);
+	return m->cfg.flags & (CONTROL_FLAG_VERIFY | CONTROL_FLAG_VERIFY_LATE) ? verify(m, err) : 0;
 }
 
 /* Puts the name of a section in front of what is wrong with it. */
@@ -236,6 +263,10 @@ int restore_load(struct machine *m, struct cai_error *err)
 	}
 	if (load_devices(m, err) < 0 || new_generation(m, err) < 0)
 		return -1;
+	/* Memory that was needed for this may have turned out to be damaged. */
+	char why[480];
+	if (ending_get(&m->ending, why))
+		return cai_fail(err, EINVAL, "%s", why);
 	m->last = m->restore->memory;
 	m->restore->memory = (struct snapshot_memory){0};
 	snapshot_free(m->restore);

@@ -147,6 +147,9 @@ static int write_ours(struct plan *p, struct cai_error *err)
 		if (p->layer[c] != p->self)
 			continue;
 		const uint64_t at = c * SNAPSHOT_CHUNK, end = at + chunk_bytes(p, c);
+		/* What is damaged must not be given a new checksum unnoticed. */
+		if (p->m->mem.check)
+			mem_check_range(&p->m->mem, at, end - at);
 		p->crc[c] = crc32c(0, base + at, end - at);
 		for (uint64_t page = at; page < end; page += MEM_PAGE_SIZE) {
 			if (is_zero(base + page, MEM_PAGE_SIZE))

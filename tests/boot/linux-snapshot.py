@@ -94,6 +94,20 @@ def main():
         if r.returncode == 0 or "another snapshot" not in r.stderr:
             sys.exit(f"decoded code of another snapshot was taken: {r.stderr}")
         snap_run("run", f"{d}/image2", "--no-code", "--disk", f"{ROOT}:ro", "--", "/bin/true")
+        # One flipped bit, in memory that the guest uses: told when it is used, or before.
+        snap_run("run", f"{d}/image2", "--verify", "--no-code", "--disk", f"{ROOT}:ro", "--", "/bin/true")
+        with open(f"{d}/image2/memory", "r+b") as f:
+            f.seek(0x1000000 + 0x100)
+            byte = f.read(1)
+            f.seek(0x1000000 + 0x100)
+            f.write(bytes([byte[0] ^ 4]))
+            f.flush()
+            r = subprocess.run([SNAP_RUN, "run", f"{d}/image2", "--verify", "--no-code", "--disk", f"{ROOT}:ro", "--", "/bin/true"],
+                               env=dict(os.environ, CAISSON_VMM=VMM), capture_output=True, text=True)
+            f.seek(0x1000000 + 0x100)
+            f.write(byte)
+        if r.returncode == 0 or "checksum of its memory at offset 0x1000000 is wrong" not in r.stderr:
+            sys.exit(f"a flipped bit was not told: {r.stderr}")
         # A memory file cut short while the guest runs ends it with a sentence; one that is short from the beginning is refused.
         p = subprocess.Popen([SNAP_RUN, "run", f"{d}/image2", "--no-code", "--disk", f"{ROOT}:ro", "--", "/bin/sh", "-c",
                               "sleep 1; find / -xdev | md5sum; cat /bin/busybox | md5sum; sh -c true"],

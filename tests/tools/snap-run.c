@@ -5,7 +5,7 @@
  *
  *   snap-run build DIR --kernel F --initrd F --cmdline FILE [--disk F[:ro]]... [--empty]... [--cpus N] [-m MB] [--setup DEV] [--warm CMD]...
  *   snap-run build DIR --from DIR [--disk F[:ro]]... [--empty]... [--net]... [--attach F] [--setup DEV] [--warm CMD]... [-- PREPARE...]
- *   snap-run run DIR [--disk F[:ro]]... [--empty]... [--net]... [-n N] [--expect TEXT] [--setup DEV] [--attach F] [--no-code] [--times] [--stats] -- CMD...
+ *   snap-run run DIR [--disk F[:ro]]... [--empty]... [--net]... [-n N] [--expect TEXT] [--setup DEV] [--attach F] [--no-code] [--verify] [--times] [--stats] -- CMD...
  *   snap-run chain DIR --from DIR | --kernel F ... [-n N] [--setup DEV] [--disk F[:ro]]... -- CMD...
  *
  * build boots, waits for the agent, with --setup mounts the root from DEV, runs each --warm command in it, and writes DIR/state, DIR/memory
@@ -616,6 +616,8 @@ int main(int argc, char **argv)
 			o.cfg.net[o.cfg.n_nets++] = (struct control_net){.mac = {2, 0, 0, 0, 0, 1}, .mtu = 1500, .kind = CONTROL_NET_TAP, .n_pairs = 1};
 		else if (!strcmp(a, "--times") && (took = false, true))
 			o.times = true;
+		else if (!strcmp(a, "--verify") && (took = false, true))
+			o.cfg.flags |= CONTROL_FLAG_VERIFY_LATE;
 		else if (!strcmp(a, "--settle") && (took = false, true))
 			o.settle = true;
 		else if (!strcmp(a, "--stats") && (took = false, true))

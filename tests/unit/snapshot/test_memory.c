@@ -5,10 +5,12 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/crc32c.h"
 #include "base/util.h"
 #include "mem/mem.h"
 
@@ -128,6 +130,46 @@ static void the_dirty_log_begins_anew(void **state)
 	mem_destroy(&m);
 }
 
+static void count(void *ctx, uint64_t offset)
+{
+	uint64_t *bad = ctx;
+	bad[0]++;
+	bad[1] = offset;
+}
+
+static void a_damaged_chunk_is_told_once_when_it_is_used(void **state)
+{
+	struct mem m;
+	struct cai_error err;
+	uint64_t bad[2] = {0};
+	int a = file_with('a');
+	const struct mem_part part = {0, SIZE, a};
+	assert_int_equal(mem_create_private(&m, SIZE, &part, 1, &err), 0);
+	uint32_t *crc = calloc(SIZE / 65536, sizeof(*crc));
+	uint64_t *pending = calloc(SIZE / 65536 / 64, sizeof(*pending));
+	for (uint64_t c = 0; c < SIZE / 65536; c++)
+		crc[c] = crc32c(0, m.base + c * 65536, 65536);
+	memset(pending, 0xff, SIZE / 65536 / 8);
+	crc[5] ^= 1;
+	crc[6] ^= 1;
+	pending[0] &= ~(1ull << 6); /* nobody asks about this one */
+	assert_int_equal(mem_check_begin(&m, 65536, crc, pending, count, bad, &err), 0);
+	/* A write that was made after a look changes nothing. */
+	assert_int_equal(mem_write(&m, 3 * 65536 + 8, "xyz", 3), 0);
+	uint8_t b[3];
+	assert_int_equal(mem_read(&m, 3 * 65536 + 8, b, 3), 0);
+	assert_memory_equal(b, "xyz", 3);
+	assert_int_equal(bad[0], 0);
+	assert_int_equal(mem_write(&m, 5 * 65536 - 1, "xyz", 3), 0);
+	assert_int_equal(bad[0], 1);
+	assert_int_equal(bad[1], 5 * 65536);
+	for (uint64_t at = 0; at < SIZE; at += 4096)
+		assert_int_equal(mem_read(&m, at, b, 1), 0);
+	assert_int_equal(bad[0], 1);
+	close(a);
+	mem_destroy(&m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -137,6 +179,7 @@ int main(void)
 		cmocka_unit_test(a_page_given_back_never_shows_the_file_again),
 		cmocka_unit_test(scattered_pages_are_zero_too),
 		cmocka_unit_test(the_dirty_log_begins_anew),
+		cmocka_unit_test(a_damaged_chunk_is_told_once_when_it_is_used),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
