@@ -27,10 +27,11 @@ struct agent_ops {
 	/* POWEROFF. Does not return in a real machine; where it does, the agent's loop stops. */
 	void (*poweroff)(void *ctx);
 	/* START: spawn_process, or what a test puts in its place. */
-	int (*spawn)(const struct agent_start *m, struct spawned *s, struct cai_error *err);
+	int (*spawn)(const struct agent_start *m, enum spawn_how how, struct spawned *s, struct cai_error *err);
 	unsigned (*signal_session)(pid_t leader, int sig); /* spawn_signal_session, likewise */
 	uint64_t (*oom_kills)(void *ctx); /* what the kernel has killed for memory so far, for EXIT's AGENT_EXIT_OOM; may be NULL */
 	void *ctx;
+	bool first_together; /* SPAWN_TOGETHER for the first process after a SETUP without shared directories: only local disks can make it wait */
 	bool reap_all; /* PID 1: reap every child, also those it never started */
 };
 

@@ -33,13 +33,19 @@ static int write_new(int dir, const char *name, const char *text)
 	return file_write_full(fd, text, strlen(text));
 }
 
-/* 1: done. 0: it must be made anew. */
-static int write_in_place(int dir, const char *name, const char *text)
+/* May be written to as it is. */
+static bool is_plain(const struct stat *st)
+{
+	return S_ISREG(st->st_mode) && st->st_nlink == 1 && st->st_uid == geteuid() && (st->st_mode & 07777) == 0644;
+}
+
+/* True: done. False: it must be made anew. */
+static bool write_in_place(int dir, const char *name, const char *text)
 {
 	struct stat st;
 	cleanup_close int fd = openat(dir, name, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_nlink != 1 || st.st_uid != geteuid() || (st.st_mode & 07777) != 0644)
-		return 0;
+	if (fd < 0 || fstat(fd, &st) < 0 || !is_plain(&st))
+		return false;
 	return (st.st_size == 0 || ftruncate(fd, 0) == 0) && file_write_full(fd, text, strlen(text)) == 0;
 }
 
@@ -87,56 +93,73 @@ static void fill_if_empty(int etc, const char *name, const char *text)
 		unlinkat(etc, name, 0);
 }
 
-static void write_hostname(int etc, const char *hostname)
-{
-	char text[80];
-	snprintf(text, sizeof(text), "%.64s\n", hostname);
-	/* As with docker it always says the sandbox's name. */
-	if (write_in_place(etc, "hostname", text))
-		return;
-	if (unlinkat(etc, "hostname", 0) == 0 || errno == ENOENT)
-		write_new(etc, "hostname", text);
-}
+static const char *const names[ETC_FILES] = {"hostname", "hosts", "resolv.conf"};
 
-void etc_prepare(const char *dir)
+void etc_prepare(struct etc *e, const char *dir)
 {
-	static const char *const names[] = {"hostname", "hosts", "resolv.conf"};
 	mkdir(dir, 0755);
 	cleanup_close int etc = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	for (size_t i = 0; etc >= 0 && i < ARRAY_LEN(names); i++) {
+	etc_forget(e);
+	for (size_t i = 0; etc >= 0 && i < ETC_FILES; i++) {
 		struct stat st;
 		if (fstatat(etc, names[i], &st, AT_SYMLINK_NOFOLLOW) < 0 ? errno != ENOENT : !S_ISREG(st.st_mode))
 			continue;
-		int fd = openat(etc, names[i], O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0644);
-		if (fd >= 0)
-			close(fd);
+		cleanup_close int fd = openat(etc, names[i], O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0644);
+		if (fd < 0 || fstat(fd, &st) < 0 || !is_plain(&st))
+			continue;
+		e->empty[i] = st.st_size == 0;
+		e->fd[i] = steal_fd(&fd);
 	}
 }
 
-int etc_write(const struct agent_setup *m, struct cai_error *err)
+void etc_forget(struct etc *e)
+{
+	for (size_t i = 0; i < ETC_FILES; i++)
+		if (e->fd[i] >= 0)
+			close(steal_fd(&e->fd[i]));
+}
+
+static bool write_prepared(int fd, bool empty, const char *text)
+{
+	return (empty || ftruncate(fd, 0) == 0) && file_write_full(fd, text, strlen(text)) == 0;
+}
+
+/* *etc is opened when it is needed. must: the file says this, whatever the image has. */
+static int write_one(const struct etc *e, unsigned i, int *etc, const char *text, bool must, struct cai_error *err)
+{
+	if (e->fd[i] >= 0 && ((!must && !e->empty[i]) || write_prepared(e->fd[i], e->empty[i], text)))
+		return 0;
+	if (*etc < 0) {
+		mkdir("/etc", 0755);
+		*etc = open("/etc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	}
+	if (*etc < 0)
+		return must ? cai_fail_errno(err, errno, "the guest has no directory /etc") : 0;
+	if (must)
+		return replace(*etc, names[i], text, err);
+	fill_if_empty(*etc, names[i], text);
+	return 0;
+}
+
+int etc_write(struct etc *e, const struct agent_setup *m, struct cai_error *err)
 {
 	const char *name = m->hostname ? m->hostname : "";
 	bool hosts = m->hosts && *m->hosts, resolv = m->resolv_conf && *m->resolv_conf;
-	char text[256];
+	char hostname[80], usual[256];
+	cleanup_close int etc = -1;
 
-	mkdir("/etc", 0755);
-	cleanup_close int etc = open("/etc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (etc < 0)
-		return hosts || resolv ? cai_fail_errno(err, errno, "the guest has no directory /etc") : 0;
-	if (*name)
-		write_hostname(etc, name);
-	if (hosts && replace(etc, "hosts", m->hosts, err) < 0)
-		return -1;
-	if (!hosts) {
-		snprintf(text, sizeof(text), "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n%s%.64s%s",
-			 *name ? "127.0.1.1\t" : "", name, *name ? "\n" : "");
-		fill_if_empty(etc, "hosts", text);
-	}
-	if (resolv)
-		return replace(etc, "resolv.conf", m->resolv_conf, err);
+	/* As with docker hostname always says the sandbox's name, where it can. */
+	snprintf(hostname, sizeof(hostname), "%.64s\n", name);
+	if (*name && write_one(e, ETC_HOSTNAME, &etc, hostname, true, NULL) < 0)
+		errno = 0;
+	snprintf(usual, sizeof(usual), "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n%s%.64s%s", *name ? "127.0.1.1\t" : "", name,
+		 *name ? "\n" : "");
+	int rc = write_one(e, ETC_HOSTS, &etc, hosts ? m->hosts : usual, hosts, err);
 	/* No name server: resolvers then ask 127.0.0.1, and this makes them give up at once instead of after 10 s. */
-	fill_if_empty(etc, "resolv.conf", "options timeout:1 attempts:1\n");
-	return 0;
+	if (rc == 0)
+		rc = write_one(e, ETC_RESOLV, &etc, resolv ? m->resolv_conf : "options timeout:1 attempts:1\n", resolv, err);
+	etc_forget(e);
+	return rc;
 }
 
 /* Opens what is on the same mount as dir: EXDEV where something else is mounted there. */

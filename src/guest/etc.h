@@ -3,15 +3,30 @@
 #ifndef GUEST_ETC_H
 #define GUEST_ETC_H
 
+#include <stdbool.h>
+
 #include "base/error.h"
 #include "proto/agent.h"
+
+/* hostname, hosts and resolv.conf, open for writing; -1 where there is nothing prepared. */
+enum { ETC_HOSTNAME, ETC_HOSTS, ETC_RESOLV, ETC_FILES };
+struct etc {
+	int fd[ETC_FILES];
+	bool empty[ETC_FILES];
+};
+#define ETC_INIT {.fd = {-1, -1, -1}}
+
+/* Makes dir's files such that etc_write, later, has the least to do: in the upper layer, with what they say now. Nothing else may change
+ * them in between. */
+void etc_prepare(struct etc *e, const char *dir);
+void etc_forget(struct etc *e); /* they are not needed */
 
 /*
  * Writes hostname, hosts and resolv.conf. hosts and resolv.conf say what m says, and where it is silent what a machine without a
  * network needs, unless the image has something there. A link in the place of one is replaced. Where the root is read-only, what m gives
- * is mounted over the image's file; only a failure with such a file is one of the function.
+ * is mounted over the image's file; only a failure with such a file is one of the function. e: what was prepared, forgotten afterwards.
  */
-int etc_write(const struct agent_setup *m, struct cai_error *err);
+int etc_write(struct etc *e, const struct agent_setup *m, struct cai_error *err);
 
 /*
  * The same for a machine on which programs run: what m gives replaces what is there at once, never leaving a moment without, and m's silence changes
@@ -19,8 +34,5 @@ int etc_write(const struct agent_setup *m, struct cai_error *err);
  * written, or those that were mounted over it by etc_write; /etc or a file of it that is another mount may be the host's, and is left alone.
  */
 int etc_renew(const struct agent_setup *m, struct cai_error *err);
-
-/* Makes dir's files such that etc_write, later, has the least to do: in the upper layer, with what they say now. */
-void etc_prepare(const char *dir);
 
 #endif

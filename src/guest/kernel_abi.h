@@ -108,6 +108,8 @@ struct guest_mount_attr {
 #define GUEST_IFLA_ADDRESS   1u
 #define GUEST_IFLA_IFNAME    3u
 #define GUEST_IFLA_MTU       4u
+#define GUEST_IFLA_LINKINFO  18u
+#define GUEST_IFLA_INFO_KIND 1u
 #define GUEST_IFA_ADDRESS    1u
 #define GUEST_IFA_LOCAL      2u
 #define GUEST_IFA_BROADCAST  4u

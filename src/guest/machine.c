@@ -31,18 +31,10 @@
 
 #define TERM_GRACE_MS 500
 
-static void write_file(const char *path, const char *text)
-{
-	cleanup_close int fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd >= 0 && write(fd, text, strlen(text)) < 0)
-		return; /* what is written this way is good to have, no more */
-}
-
 void machine_early(struct machine *m)
 {
 	m->early_failed = rootfs_kernel_mounts(&m->early) < 0;
-	netif_loopback_up();
-	write_file("/proc/self/oom_score_adj", "-1000");
+	netif_early(&m->net);
 }
 
 bool machine_cmdline_has(const char *word)
@@ -93,7 +85,7 @@ int machine_prepare(void *ctx, char *const *argv, uint32_t *code, struct cai_err
 	if (prepare_parse(argv, &p, err) < 0 || rootfs_prepare(&machine->root, p.dev, p.fstype, p.overlay, err) < 0)
 		return -1;
 	if (machine->root.overlay)
-		etc_prepare("/newroot/etc");
+		etc_prepare(&machine->etc, "/newroot/etc");
 	return 0;
 }
 
@@ -115,7 +107,7 @@ int machine_renew(void *ctx, const struct agent_setup *m, uint32_t *code, struct
 	if (etc_renew(m, err) < 0)
 		return -1;
 	*code = AGENT_E_NETWORK;
-	return netif_renew(m, err);
+	return netif_renew(&((struct machine *)ctx)->net, m, err);
 }
 
 int machine_setup(void *ctx, const struct agent_setup *m, uint32_t *code, struct cai_error *err)
@@ -129,11 +121,16 @@ int machine_setup(void *ctx, const struct agent_setup *m, uint32_t *code, struct
 		return -1;
 
 	*code = AGENT_E_ROOTFS;
-	if (!m->root_dev || !*m->root_dev)
-		rootfs_stay();
-	else if (rootfs_mount(&machine->root, m, err) < 0 || rootfs_enter(m->root_mode == AGENT_ROOT_READONLY, err) < 0)
+	bool disk = m->root_dev && *m->root_dev;
+	if (disk && rootfs_mount(&machine->root, m, err) < 0)
 		return -1;
-	if (etc_write(m, err) < 0)
+	if (!disk || !machine->root.overlay)
+		etc_forget(&machine->etc); /* files of a root that will not be */
+	if (!disk)
+		rootfs_stay();
+	else if (rootfs_enter(m->root_mode == AGENT_ROOT_READONLY, err) < 0)
+		return -1;
+	if (etc_write(&machine->etc, m, err) < 0)
 		return -1;
 	if (m->n_mounts) {
 		cleanup_close int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -145,7 +142,7 @@ int machine_setup(void *ctx, const struct agent_setup *m, uint32_t *code, struct
 		return cai_fail_errno(err, errno, "cannot make the root file system read-only");
 
 	*code = AGENT_E_NETWORK;
-	return netif_setup(m, err);
+	return netif_setup(&machine->net, m, err);
 }
 
 /* Waits until this process has no children left, at most ms. */

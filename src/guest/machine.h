@@ -7,16 +7,20 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "guest/etc.h"
+#include "guest/netif.h"
 #include "guest/rootfs.h"
 #include "proto/agent.h"
 
 /* What SETUP, and what prepares for it, leave for later; ctx of the operations below. */
 struct machine {
 	struct rootfs root;
+	struct etc etc;
+	struct netif net;
 	bool early_failed;
 	struct cai_error early; /* then: why */
 };
-#define MACHINE_INIT {.root = ROOTFS_INIT}
+#define MACHINE_INIT {.root = ROOTFS_INIT, .etc = ETC_INIT}
 
 /* What no SETUP changes: the kernel's own file systems, loopback. A failure shows when SETUP comes. */
 void machine_early(struct machine *m);

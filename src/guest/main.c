@@ -40,7 +40,11 @@ static void ensure_stdio(void)
 
 static void block_signals(void)
 {
+	/* What a parent may have ignored: programs are to find it as usual. */
+	static const int inherited[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGCHLD, SIGTTOU, SIGTTIN, SIGTSTP};
 	sigset_t chld;
+	for (unsigned i = 0; i < sizeof(inherited) / sizeof(inherited[0]); i++)
+		signal(inherited[i], SIG_DFL);
 	sigemptyset(&chld);
 	sigaddset(&chld, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &chld, NULL);
@@ -58,6 +62,7 @@ static struct agent *start(struct machine *m, struct cai_error *err)
 		.signal_session = spawn_signal_session,
 		.oom_kills = machine_oom_kills,
 		.ctx = m,
+		.first_together = true,
 		.reap_all = true,
 	};
 

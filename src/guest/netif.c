@@ -2,14 +2,16 @@
 /*
  * Theory of operation
  *
- * Routing netlink, one request and one acknowledgement at a time. The links are listed once; then, for each interface of SETUP: MAC where
- * it differs, MTU and "up" in one request, its addresses, its default routes.
+ * Routing netlink, one request and one acknowledgement at a time. Before anybody asks, the links are listed and brought up without an address,
+ * so that a saved machine has the drivers' work, receive buffers above all, behind it. Then, for each interface of SETUP: MAC and MTU where
+ * they differ, its addresses, its default routes. What SETUP does not name is taken down.
  *
  * To make an interface new it is taken down, with which the kernel drops its routes in all tables; what addresses are left are listed
  * and deleted until there are none, since some disappear with others.
  *
  * All addresses come from the host, so IPv6 neither asks routers nor probes for duplicates: both would only make the first seconds of a
- * sandbox's life different from the rest. Routes are "onlink": the next hop need not be in a subnet of the interface.
+ * sandbox's life different from the rest. It makes no link-local address by itself either, as a link that is up has not yet its
+ * own MAC; an interface with IPv6 gets it here. Routes are "onlink": the next hop need not be in a subnet of the interface.
  */
 #include "guest/netif.h"
 
@@ -29,17 +31,9 @@
 #include "base/util.h"
 #include "guest/kernel_abi.h"
 
-#define MAX_LINKS      64
 #define MAX_OLD_ADDRS  64
 #define MAX_ROUNDS     64
 #define ROUTE_METRIC_6 1024u /* IPv6's usual one */
-
-struct link {
-	int index;
-	bool taken;
-	uint8_t mac[6];
-	char name[IF_NAMESIZE];
-};
 
 /* A request under construction. */
 struct request {
@@ -134,13 +128,13 @@ static int ask(int fd, struct request *r)
 }
 
 /* Reads one RTM_NEWLINK. False for what is no Ethernet interface. */
-static bool read_link(const uint8_t *p, size_t n, struct link *l)
+static bool read_link(const uint8_t *p, size_t n, struct netif_link *l)
 {
 	struct guest_ifinfomsg info;
 	struct guest_rtattr a;
 	bool mac = false;
 
-	*l = (struct link){0};
+	*l = (struct netif_link){0};
 	if (n < sizeof(info))
 		return false;
 	memcpy(&info, p, sizeof(info));
@@ -156,6 +150,8 @@ static bool read_link(const uint8_t *p, size_t n, struct link *l)
 		if (a.type == GUEST_IFLA_ADDRESS && len == sizeof(l->mac)) {
 			memcpy(l->mac, data, len);
 			mac = true;
+		} else if (a.type == GUEST_IFLA_MTU && len == sizeof(l->mtu)) {
+			memcpy(&l->mtu, data, len);
 		} else if (a.type == GUEST_IFLA_IFNAME && len <= sizeof(l->name)) {
 			memcpy(l->name, data, len);
 			l->name[sizeof(l->name) - 1] = 0;
@@ -200,26 +196,21 @@ static int dump(int fd, struct request *r, item_fn *fn, void *ctx)
 	}
 }
 
-struct link_list {
-	struct link *links;
-	int count;
-};
-
 static void add_link(void *ctx, unsigned type, const uint8_t *p, size_t n)
 {
-	struct link_list *list = ctx;
-	if (type == GUEST_RTM_NEWLINK && list->count < MAX_LINKS && read_link(p, n, &list->links[list->count]))
-		list->count++;
+	struct netif *list = ctx;
+	if (type == GUEST_RTM_NEWLINK && list->n_links < NETIF_MAX_LINKS && read_link(p, n, &list->link[list->n_links]))
+		list->n_links++;
 }
 
-/* How many Ethernet interfaces there are, at most MAX_LINKS, in the order that they came to be; or -1. */
-static int list_links(int fd, struct link *links)
+/* Lists the Ethernet interfaces, in the order that they came to be. 0, or -1 with errno. */
+static int list_links(int fd, struct netif *n)
 {
 	struct request r;
-	struct link_list list = {.links = links};
+	n->n_links = 0;
 	begin(&r, GUEST_RTM_GETLINK, GUEST_NLM_DUMP);
 	*(struct guest_ifinfomsg *)put(&r, sizeof(struct guest_ifinfomsg)) = (struct guest_ifinfomsg){0};
-	return dump(fd, &r, add_link, &list) < 0 ? -1 : list.count;
+	return dump(fd, &r, add_link, n);
 }
 
 struct old_addrs {
@@ -265,7 +256,7 @@ static void add_old_addr(void *ctx, unsigned type, const uint8_t *p, size_t n)
 	old->n += any;
 }
 
-static int delete_address(int fd, const struct link *l, const struct netif_addr *a)
+static int delete_address(int fd, const struct netif_link *l, const struct netif_addr *a)
 {
 	struct request r;
 	begin(&r, GUEST_RTM_DELADDR, 0);
@@ -275,13 +266,20 @@ static int delete_address(int fd, const struct link *l, const struct netif_addr 
 	return ask(fd, &r);
 }
 
-/* Takes an interface down and its addresses away. 0, or -1 with errno. */
-static int clear_link(int fd, const struct link *l)
+static int set_up_or_down(int fd, const struct netif_link *l, bool up)
 {
 	struct request r;
 	begin(&r, GUEST_RTM_NEWLINK, 0);
-	*(struct guest_ifinfomsg *)put(&r, sizeof(struct guest_ifinfomsg)) = (struct guest_ifinfomsg){.index = l->index, .change = IFF_UP};
-	if (ask(fd, &r) < 0)
+	*(struct guest_ifinfomsg *)put(&r, sizeof(struct guest_ifinfomsg)) =
+		(struct guest_ifinfomsg){.index = l->index, .flags = up ? IFF_UP : 0, .change = IFF_UP};
+	return ask(fd, &r);
+}
+
+/* Takes an interface down and its addresses away. 0, or -1 with errno. */
+static int clear_link(int fd, const struct netif_link *l)
+{
+	struct request r;
+	if (set_up_or_down(fd, l, false) < 0)
 		return -1;
 	for (unsigned round = 0; round < MAX_ROUNDS; round++) {
 		struct old_addrs old = {.index = l->index};
@@ -299,15 +297,15 @@ static int clear_link(int fd, const struct link *l)
 	return -1;
 }
 
-static struct link *find(struct link *links, int n, const uint8_t mac[6])
+static struct netif_link *find(struct netif *n, const uint8_t mac[6])
 {
-	for (int i = 0; i < n; i++)
-		if (!links[i].taken && !memcmp(links[i].mac, mac, 6))
-			return &links[i];
+	for (unsigned i = 0; i < n->n_links; i++)
+		if (!n->link[i].taken && !memcmp(n->link[i].mac, mac, 6))
+			return &n->link[i];
 	return NULL;
 }
 
-static bool named(const struct agent_setup *m, const struct link *l)
+static bool named(const struct agent_setup *m, const struct netif_link *l)
 {
 	for (unsigned i = 0; i < m->n_ifaces; i++)
 		if (!memcmp(m->iface[i].mac, l->mac, 6))
@@ -324,20 +322,38 @@ static void write_sysctl(const char *link, const char *name, const char *value)
 		return; /* it only saves time */
 }
 
-static int bring_up(int fd, const struct link *l, const struct agent_iface *i)
+/* Up, without an address of any kind. */
+static int bring_up(int fd, struct netif_link *l)
 {
-	struct request r;
-	begin(&r, GUEST_RTM_NEWLINK, 0);
-	*(struct guest_ifinfomsg *)put(&r, sizeof(struct guest_ifinfomsg)) =
-		(struct guest_ifinfomsg){.index = l->index, .flags = IFF_UP, .change = IFF_UP};
-	if (memcmp(l->mac, i->mac, 6) != 0)
-		attr(&r, GUEST_IFLA_ADDRESS, i->mac, 6);
-	if (i->mtu)
-		attr_u32(&r, GUEST_IFLA_MTU, i->mtu);
-	return ask(fd, &r);
+	write_sysctl(l->name, "accept_ra", "0");
+	write_sysctl(l->name, "accept_dad", "0");
+	write_sysctl(l->name, "addr_gen_mode", "1"); /* none */
+	if (set_up_or_down(fd, l, true) < 0)
+		return -1;
+	l->up = true;
+	return 0;
 }
 
-static int add_address(int fd, const struct link *l, const struct netif_addr *a)
+static int change(int fd, struct netif_link *l, const struct agent_iface *i)
+{
+	struct request r;
+	bool mac = memcmp(l->mac, i->mac, 6) != 0, mtu = i->mtu && i->mtu != l->mtu;
+	if (!mac && !mtu)
+		return 0;
+	begin(&r, GUEST_RTM_NEWLINK, 0);
+	*(struct guest_ifinfomsg *)put(&r, sizeof(struct guest_ifinfomsg)) = (struct guest_ifinfomsg){.index = l->index};
+	if (mac)
+		attr(&r, GUEST_IFLA_ADDRESS, i->mac, 6);
+	if (mtu)
+		attr_u32(&r, GUEST_IFLA_MTU, i->mtu);
+	if (ask(fd, &r) < 0)
+		return -1;
+	memcpy(l->mac, i->mac, 6);
+	l->mtu = mtu ? i->mtu : l->mtu;
+	return 0;
+}
+
+static int add_address(int fd, const struct netif_link *l, const struct netif_addr *a)
 {
 	struct request r;
 	size_t n = a->family == AF_INET6 ? 16 : 4;
@@ -358,7 +374,7 @@ static int add_address(int fd, const struct link *l, const struct netif_addr *a)
 }
 
 /* rank: 0 for the first interface, whose route is preferred. */
-static int add_default_route(int fd, const struct link *l, const struct netif_addr *gateway, unsigned rank)
+static int add_default_route(int fd, const struct netif_link *l, const struct netif_addr *gateway, unsigned rank)
 {
 	struct request r;
 	bool six = gateway->family == AF_INET6;
@@ -377,7 +393,7 @@ static int add_default_route(int fd, const struct link *l, const struct netif_ad
 	return ask(fd, &r);
 }
 
-static int route_through(int fd, const struct link *l, const char *gateway, int family, unsigned rank, struct cai_error *err)
+static int route_through(int fd, const struct netif_link *l, const char *gateway, int family, unsigned rank, struct cai_error *err)
 {
 	struct netif_addr a;
 	if (!gateway || !*gateway)
@@ -391,16 +407,41 @@ static int route_through(int fd, const struct link *l, const char *gateway, int 
 	return 0;
 }
 
-static int set_up_one(int fd, const struct link *l, const struct agent_iface *i, unsigned rank, struct cai_error *err)
+/* A pair of interfaces, such as they are. */
+static int make_pair(int fd)
 {
-	write_sysctl(l->name, "accept_ra", "0");
-	write_sysctl(l->name, "accept_dad", "0");
-	if (bring_up(fd, l, i) < 0)
+	static const char kind[] = "veth";
+	struct request r, info = {.len = 0};
+	attr(&info, GUEST_IFLA_INFO_KIND, kind, sizeof(kind) - 1);
+	begin(&r, GUEST_RTM_NEWLINK, GUEST_NLM_CREATE);
+	*(struct guest_ifinfomsg *)put(&r, sizeof(struct guest_ifinfomsg)) = (struct guest_ifinfomsg){0};
+	attr(&r, GUEST_IFLA_LINKINFO, info.bytes, info.len);
+	return ask(fd, &r);
+}
+
+/* RFC 4291 appendix A: from the MAC. */
+static struct netif_addr link_local(const uint8_t mac[6])
+{
+	return (struct netif_addr){.family = AF_INET6,
+				   .bits = {0xfe, 0x80, 0, 0, 0, 0, 0, 0, mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]},
+				   .prefix = 64};
+}
+
+static int set_up_one(int fd, struct netif_link *l, const struct agent_iface *i, unsigned rank, struct cai_error *err)
+{
+	bool six = false;
+	if (change(fd, l, i) < 0 || (!l->up && bring_up(fd, l) < 0))
 		return cai_fail_errno(err, errno, "the guest's network interface %.16s cannot be brought up", l->name);
 	for (unsigned k = 0; k < i->n_addrs; k++) {
 		struct netif_addr a;
 		if (netif_parse(i->addr[k], &a, err) < 0)
 			return -1;
+		if (a.family == AF_INET6 && !six) {
+			const struct netif_addr own = link_local(i->mac);
+			six = true;
+			if (add_address(fd, l, &own) < 0)
+				return cai_fail_errno(err, errno, "the guest's network interface %.16s cannot have a link-local address", l->name);
+		}
 		if (add_address(fd, l, &a) < 0)
 			return cai_fail_errno(err, errno, "the guest's network interface %.16s cannot have the address %.64s", l->name,
 					      i->addr[k]);
@@ -418,21 +459,37 @@ void netif_loopback_up(void)
 		ioctl(fd, SIOCSIFFLAGS, &ifr);
 }
 
-static int set_up_all(const struct agent_setup *m, bool again, struct cai_error *err)
+static int open_netlink(void)
 {
-	struct link links[MAX_LINKS];
-	if (!m->n_ifaces)
+	return socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0 /* NETLINK_ROUTE */);
+}
+
+void netif_early(struct netif *n)
+{
+	netif_loopback_up();
+	cleanup_close int fd = open_netlink();
+	if (fd < 0 || list_links(fd, n) < 0)
+		n->n_links = 0;
+	for (unsigned i = 0; i < n->n_links; i++)
+		bring_up(fd, &n->link[i]); /* or SETUP tries again, and says what is wrong */
+}
+
+static int set_up_all(struct netif *n, const struct agent_setup *m, bool again, struct cai_error *err)
+{
+	if (!m->n_ifaces && (again || !n->n_links))
 		return 0;
-	cleanup_close int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0 /* NETLINK_ROUTE */);
-	int n = fd < 0 ? -1 : list_links(fd, links);
-	if (n < 0)
+	cleanup_close int fd = open_netlink();
+	/* What has run since may have made others, and renamed these. */
+	if (fd < 0 || ((again || !n->n_links) && list_links(fd, n) < 0))
 		return cai_fail_errno(err, errno, "the guest cannot list its network interfaces");
+	for (unsigned i = 0; i < n->n_links; i++)
+		n->link[i].taken = false;
 	for (unsigned i = 0; i < m->n_ifaces; i++) {
 		const uint8_t *mac = m->iface[i].mac;
-		struct link *l = find(links, n, mac);
-		for (int k = 0; !l && k < n; k++)
-			if (!links[k].taken && !named(m, &links[k]))
-				l = &links[k];
+		struct netif_link *l = find(n, mac);
+		for (unsigned k = 0; !l && k < n->n_links; k++)
+			if (!n->link[k].taken && !named(m, &n->link[k]))
+				l = &n->link[k];
 		if (!l)
 			return cai_fail(err, ENODEV, "the guest has no network interface for %02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1],
 					mac[2], mac[3], mac[4], mac[5]);
@@ -442,15 +499,38 @@ static int set_up_all(const struct agent_setup *m, bool again, struct cai_error 
 		if (set_up_one(fd, l, &m->iface[i], i, err) < 0)
 			return -1;
 	}
+	for (unsigned i = 0; i < n->n_links; i++)
+		if (n->link[i].up && !n->link[i].taken && set_up_or_down(fd, &n->link[i], false) == 0)
+			n->link[i].up = false;
 	return 0;
 }
 
-int netif_setup(const struct agent_setup *m, struct cai_error *err)
+int netif_setup(struct netif *n, const struct agent_setup *m, struct cai_error *err)
 {
-	return set_up_all(m, false, err);
+	return set_up_all(n, m, false, err);
 }
 
-int netif_renew(const struct agent_setup *m, struct cai_error *err)
+int netif_renew(struct netif *n, const struct agent_setup *m, struct cai_error *err)
 {
-	return set_up_all(m, true, err);
+	return set_up_all(n, m, true, err);
+}
+
+void netif_rehearse(void)
+{
+	struct netif n = {0};
+	const struct agent_setup m = {.n_ifaces = 1,
+				      .iface = {{.mac = {2, 0, 0, 0, 0, 1},
+						 .mtu = 1400,
+						 .n_addrs = 2,
+						 .addr = {(char[]){"10.0.0.2/24"}, (char[]){"fd00::2/64"}},
+						 .gateway4 = (char[]){"10.0.0.1"},
+						 .gateway6 = (char[]){"fd00::1"}}}};
+	struct cai_error err;
+	int fd = open_netlink();
+	if (fd >= 0) {
+		make_pair(fd);
+		close(fd);
+	}
+	netif_early(&n);
+	netif_setup(&n, &m, &err);
 }

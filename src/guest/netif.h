@@ -3,6 +3,7 @@
 #ifndef GUEST_NETIF_H
 #define GUEST_NETIF_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -17,11 +18,31 @@ struct netif_addr {
 /* "ADDRESS" or "ADDRESS/PREFIX". Without a prefix it is that one address: 32 or 128. */
 int netif_parse(const char *text, struct netif_addr *a, struct cai_error *err);
 
-/* Brings up m's interfaces in the caller's network namespace. */
-int netif_setup(const struct agent_setup *m, struct cai_error *err);
-/* The same for interfaces that are up already: they are taken down first and lose all addresses and routes. */
-int netif_renew(const struct agent_setup *m, struct cai_error *err);
+#define NETIF_MAX_LINKS 64
+struct netif_link {
+	int index;
+	bool up, taken;
+	uint8_t mac[6];
+	uint32_t mtu;
+	char name[16];
+};
+
+/* The Ethernet interfaces of a network namespace. Zeroes: not looked at yet. */
+struct netif {
+	unsigned n_links;
+	struct netif_link link[NETIF_MAX_LINKS];
+};
+
+/* Brings up loopback, and all interfaces without an address. */
+void netif_early(struct netif *n);
+/* Makes m's interfaces what m says, in the caller's network namespace, and takes down what netif_early has brought up besides. */
+int netif_setup(struct netif *n, const struct agent_setup *m, struct cai_error *err);
+/* The same for interfaces that are in use: they are taken down first and lose all addresses and routes. */
+int netif_renew(struct netif *n, const struct agent_setup *m, struct cai_error *err);
 
 void netif_loopback_up(void);
+/* In a network namespace that is going to be thrown away: an interface, and all that netif_setup does to one, so that the kernel's code for it has
+ * been executed once. */
+void netif_rehearse(void);
 
 #endif

@@ -78,7 +78,7 @@ static int run(char *const *argv, bool show, struct cai_error *err)
 	int status = -1, *fds[] = {&s.out, &s.err};
 	struct agent_start m = {.argv = (char **)(uintptr_t)argv, .env = environ};
 
-	if (spawn_process(&m, &s, err) < 0)
+	if (spawn_process(&m, SPAWN_APART, &s, err) < 0)
 		return -1;
 	for (bool ended = false; !ended;) {
 		struct pollfd p[] = {{.fd = s.out, .events = POLLIN}, {.fd = s.err, .events = POLLIN}};
@@ -124,9 +124,12 @@ static int make_world(bool prepared, struct cai_error *err)
 static void rehearse(void)
 {
 	struct agent_setup m = {.hostname = (char[]){"template"}, .hosts = (char[]){"127.0.0.1 localhost\n"}, .resolv_conf = (char[]){"\n"}};
+	struct etc etc = ETC_INIT;
+	struct cai_error err;
 	sethostname(m.hostname, strlen(m.hostname));
-	etc_write(&m, NULL);
-	netif_loopback_up();
+	etc_prepare(&etc, "/etc");
+	etc_write(&etc, &m, &err);
+	netif_rehearse();
 }
 
 /* In the world's first process. Returns its exit status. */

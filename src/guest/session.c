@@ -312,10 +312,14 @@ static void handle_setup(struct session *s, const uint8_t *body, uint32_t len)
 	}
 	s->had_setup = true;
 	int rc = 0;
-	if (!s->a->setup_done)
+	if (!s->a->setup_done) {
+		s->a->together = ops->first_together;
+		for (unsigned i = 0; i < m.n_mounts; i++)
+			s->a->together &= m.mount[i].type != AGENT_MOUNT_VIRTIOFS;
 		rc = ops->setup(ops->ctx, &m, &code, &err);
-	else if (ops->renew)
+	} else if (ops->renew) {
 		rc = ops->renew(ops->ctx, &m, &code, &err);
+	}
 	explicit_bzero(m.entropy, sizeof(m.entropy));
 	agent_setup_free(&m);
 	if (rc < 0) {
@@ -368,7 +372,10 @@ static void handle_start(struct session *s, const uint8_t *body, uint32_t len)
 	loop_timer_set(s->a->oom_timer, clock_mono_ns() + OOM_COUNT_NS);
 	s->apart = m.flags & AGENT_START_DETACH;
 	s->builtin = m.flags & AGENT_START_BUILTIN;
-	int rc = s->a->ops.spawn(&m, &s->p, &err);
+	/* Later, what runs in the sandbox may have put anything in a program's way: a file system of its own, say. */
+	enum spawn_how how = s->a->together ? SPAWN_TOGETHER : SPAWN_APART;
+	s->a->together = false;
+	int rc = s->a->ops.spawn(&m, how, &s->p, &err);
 	s->stdin_open = rc == 0 && (m.flags & AGENT_START_STDIN);
 	agent_start_free(&m);
 	if (rc < 0) {

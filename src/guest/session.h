@@ -29,6 +29,7 @@ struct agent {
 	 * that a small program takes, so it is kept out of the way of starting one. */
 	uint64_t oom_kills;
 	struct loop_source *oom_timer;
+	bool together;            /* the next process may be started with SPAWN_TOGETHER */
 	uint8_t *scratch;         /* SCRATCH_SIZE bytes: what is read from a pipe or a stream before it goes on */
 };
 

@@ -6,7 +6,8 @@
  * terminal or pipes as 0, 1, 2, and then, while still root, sets limits, looks up the user, makes the working directory; it
  * changes to the user, enters the directory and executes the program. A close-on-exec pipe tells the parent how that went:
  * end of file means that the program runs, a struct spawn_report says why it does not. The parent waits for neither; it
- * watches the pipe in its event loop.
+ * watches the pipe in its event loop. (Only SPAWN_TOGETHER makes it wait, as vfork does. A child that has become another user and shares
+ * memory with a PID 1 of root's cannot be traced by that user: changing the user makes that memory "not dumpable".)
  *
  * The lookup in PATH follows execvp(3), in the PATH that the program itself gets, with one difference: a file that is no
  * program is an error, it is not handed to /bin/sh.
@@ -71,30 +72,41 @@ static const char *env_value(char *const *env, const char *name)
 	return NULL;
 }
 
-/* The environment of START with what is missing added. Lives until exec. */
-static char **make_env(const struct agent_start *m, const struct guest_user *u)
+/* What make_env may add; on the child's stack, which is a copy or the caller's own. */
+#define ADDED_ENV 4
+struct added_env {
+	char home[sizeof("HOME=") + sizeof(((struct guest_user *)0)->home)], host[sizeof("HOSTNAME=") + HOST_NAME_MAX];
+};
+
+static size_t count_env(const struct agent_start *m)
 {
 	size_t n = 0;
 	while (m->env && m->env[n])
 		n++;
-	char **env = calloc(n + 5, sizeof(*env));
-	if (!env)
-		return NULL;
-	memcpy(env, m->env, n * sizeof(*env));
+	return n;
+}
 
+/* The environment of START with what is missing added; env has room for n + ADDED_ENV and the end. */
+static void make_env(char **env, size_t n, struct added_env *added, const struct agent_start *m, const struct guest_user *u)
+{
 	static char path[] = DEFAULT_PATH, term[] = "TERM=xterm";
 	char host[HOST_NAME_MAX + 1] = "";
+	if (n)
+		memcpy(env, m->env, n * sizeof(*env));
 	gethostname(host, sizeof(host) - 1);
 	if (!env_value(m->env, "PATH"))
 		env[n++] = path;
 	if ((m->flags & AGENT_START_TTY) && !env_value(m->env, "TERM"))
 		env[n++] = term;
-	if (!env_value(m->env, "HOME") && asprintf(&env[n], "HOME=%s", u->home) > 0)
-		n++;
-	if (host[0] && !env_value(m->env, "HOSTNAME") && asprintf(&env[n], "HOSTNAME=%s", host) > 0)
-		n++;
+	if (!env_value(m->env, "HOME")) {
+		snprintf(added->home, sizeof(added->home), "HOME=%s", u->home);
+		env[n++] = added->home;
+	}
+	if (host[0] && !env_value(m->env, "HOSTNAME")) {
+		snprintf(added->host, sizeof(added->host), "HOSTNAME=%s", host);
+		env[n++] = added->host;
+	}
 	env[n] = NULL;
-	return env;
 }
 
 /* mkdir -p. Failure shows when the directory is entered. */
@@ -167,20 +179,11 @@ static void take_stdio(int report, int master, const struct guest_user *u, int i
 
 static void reset_signals(void)
 {
-	/* exec resets caught signals but keeps ignored ones; these are what the agent or its parent may ignore. */
-	static const int reset[] = {SIGPIPE, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGCHLD, SIGTTOU, SIGTTIN, SIGTSTP};
-	for (unsigned i = 0; i < sizeof(reset) / sizeof(reset[0]); i++)
-		signal(reset[i], SIG_DFL);
+	/* exec resets caught signals but keeps ignored ones. */
 	sigset_t none;
+	signal(SIGPIPE, SIG_DFL);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-}
-
-static void reset_oom_score(void)
-{
-	cleanup_close int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-	if (fd >= 0 && write(fd, "0", 1) < 0)
-		return; /* as unlikely to be killed as the agent: not a reason to fail */
 }
 
 static void __attribute__((noreturn)) exec_failed(int report, const char *name, const char *path, int e)
@@ -251,7 +254,6 @@ run_child(const struct agent_start *m, int report, int master, int in, int out, 
 
 	setsid();
 	reset_signals();
-	reset_oom_score();
 	if (users_lookup(m->user ? m->user : "", &u, &e) < 0)
 		give_up(report, AGENT_E_BAD_USER, e.errnum, "%s", e.text);
 	if (!(m->user && *m->user) && geteuid() != 0) {
@@ -267,9 +269,10 @@ run_child(const struct agent_start *m, int report, int master, int in, int out, 
 	bool builtin = m->flags & AGENT_START_BUILTIN;
 	if (builtin && !builtin_exists(m->argv[0]))
 		give_up(report, AGENT_E_NOT_FOUND, ENOENT, "the agent has no function %.64s", m->argv[0]);
-	char **env = make_env(m, &u);
-	if (!env)
-		give_up(report, AGENT_E_INTERNAL, ENOMEM, "out of memory in the guest");
+	struct added_env added;
+	const size_t n_env = count_env(m); /* at most AGENT_MAX_ARGS */
+	char *env[n_env + ADDED_ENV + 1];
+	make_env(env, n_env, &added, m, &u);
 	become_user(report, &u);
 	if (chdir(cwd) < 0)
 		give_up(report, AGENT_E_BAD_CWD, errno, "cannot enter the working directory %.200s: %s", cwd,
@@ -330,7 +333,7 @@ static int open_terminal(const struct agent_start *m, struct spawned *s)
 	return 0;
 }
 
-int spawn_process(const struct agent_start *m, struct spawned *s, struct cai_error *err)
+int spawn_process(const struct agent_start *m, enum spawn_how how, struct spawned *s, struct cai_error *err)
 {
 	cleanup_close int in = -1, out = -1, errfd = -1, report = -1;
 	*s = (struct spawned){.pid = -1, .in = -1, .out = -1, .err = -1, .report = -1};
@@ -351,7 +354,9 @@ int spawn_process(const struct agent_start *m, struct spawned *s, struct cai_err
 		spawned_close(s);
 		return -1;
 	}
-	s->pid = fork();
+	/* run_child never returns, changes nothing that is used here and leaves nothing allocated. A function of the agent does not become a
+	 * program. */
+	s->pid = how == SPAWN_TOGETHER && !(m->flags & AGENT_START_BUILTIN) ? vfork() : fork();
 	if (s->pid < 0) {
 		cai_fail_errno(err, errno, "the guest cannot start another process");
 		spawned_close(s);

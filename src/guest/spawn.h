@@ -28,11 +28,16 @@ struct spawn_report {
 	char text[480];  /* NUL-terminated */
 };
 
+enum spawn_how {
+	SPAWN_APART,    /* the child gets a copy of memory */
+	SPAWN_TOGETHER, /* it shares the caller's until it is the program, and the caller waits: much less work, for when nothing can make it wait */
+};
+
 /*
  * Forks; everything that may block or fail on what the image holds happens in the child, so that it costs only this process.
  * 0, or -1 with *err when there is not even a child.
  */
-int spawn_process(const struct agent_start *m, struct spawned *s, struct cai_error *err);
+int spawn_process(const struct agent_start *m, enum spawn_how how, struct spawned *s, struct cai_error *err);
 
 /*
  * Sends sig to every process of the session that process `leader` began (POSIX sense: what setsid began, in all its process groups);

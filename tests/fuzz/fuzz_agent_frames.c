@@ -70,7 +70,7 @@ static unsigned signal_session(pid_t leader, int sig)
 	return 0;
 }
 
-static int spawn(const struct agent_start *m, struct spawned *s, struct cai_error *err)
+static int spawn(const struct agent_start *m, enum spawn_how how, struct spawned *s, struct cai_error *err)
 {
 	static const struct spawn_report failed = {AGENT_E_NOT_FOUND, ENOENT, "no such command"};
 	char kind = m->argv[0][0];

@@ -11,7 +11,7 @@
  * build boots, waits for the agent, with --setup mounts the root from DEV, runs each --warm command in it, and writes DIR/state, DIR/memory
  * and DIR/code. With --from it restores instead of booting; with --settle it waits until the guest has nothing left to do. PREPARE is run as a function of the agent, before all others: "prepare /dev/vda erofs".
  * --attach puts F into the first slot; --net is a network that is not connected. run restores N copies one after the other, and in each one runs CMD, whose output must be TEXT. --times prints medians
- * and the 99th percentile, in microseconds since the start of the monitor's process. Exit status 0 when all went well.
+ * and the 99th percentile, in microseconds since the start of the monitor's process; cpu is what it took of the host's CPUs, by all of its threads. Exit status 0 when all went well.
  *
  * chain starts CMD, which goes on for itself and writes to the console, and takes N snapshots at random moments, each but the first an incremental
  * one on the one before: DIR/0, DIR/1, ... Then it restores each of them and lets it run for a moment; what the console says is in
@@ -25,6 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -37,8 +38,8 @@
 #include "proto/control.h"
 #include "proto/snapshot.h"
 
-enum { T_CONFIGURED, T_STARTED, T_READY, T_CONNECTED, T_HELLO, T_PROCESS, T_OUTPUT, T_EXIT, T_GONE, N_TIMES };
-static const char *const time_names[] = {"configured", "started", "ready", "connected", "hello", "process", "output", "exit", "gone"};
+enum { T_CONFIGURED, T_STARTED, T_READY, T_CONNECTED, T_HELLO, T_PROCESS, T_OUTPUT, T_EXIT, T_GONE, T_CPU, N_TIMES };
+static const char *const time_names[] = {"configured", "started", "ready", "connected", "hello", "process", "output", "exit", "gone", "cpu"};
 
 struct options {
 	struct control_config cfg;
@@ -55,6 +56,7 @@ struct run {
 	char path[108];
 	double t0, t[N_TIMES];
 	uint32_t exit_status;
+	long faults; /* of the monitor, in the host's page tables */
 	struct buf out;
 	uint64_t instructions;
 	bool show;
@@ -126,13 +128,13 @@ static void send_all(int fd, const void *p, size_t n)
 static void put_session(struct options *o, struct buf *b, const char *setup, char **argv, uint32_t flags)
 {
 	static char *const none[] = {NULL};
+	static char v4[] = "10.88.0.2/24", v6[] = "fd00:88::2/64", gateway4[] = "10.88.0.1", gateway6[] = "fd00:88::1";
 	if (setup) {
 		struct agent_setup s = {.hostname = (char[]){"copy"}, .root_dev = (char *)(uintptr_t)setup, .root_fstype = (char[]){"erofs"},
 					.root_mode = AGENT_ROOT_OVERLAY_TMPFS, .hosts = (char[]){"127.0.0.1\tlocalhost\n10.88.0.2\tcopy\n"},
 					.resolv_conf = (char[]){"nameserver 10.88.0.1\n"}, .n_ifaces = o->cfg.n_nets};
 		for (unsigned i = 0; i < s.n_ifaces; i++)
-			s.iface[i] = (struct agent_iface){.mac = {2, 0, 0, 0, 1, (uint8_t)i}, .n_addrs = 2, .addr = {(char[]){"10.88.0.2/24"}, (char[]){"fd00:88::2/64"}},
-							  .gateway4 = (char[]){"10.88.0.1"}, .gateway6 = (char[]){"fd00:88::1"}};
+			s.iface[i] = (struct agent_iface){.mac = {2, 0, 0, 0, 1, (uint8_t)i}, .n_addrs = 2, .addr = {v4, v6}, .gateway4 = gateway4, .gateway6 = gateway6};
 		struct timespec t;
 		clock_gettime(CLOCK_REALTIME, &t);
 		s.realtime_ns = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
@@ -319,9 +321,12 @@ static void session(struct options *o, struct run *r, const char *setup, char **
 static int finish(struct run *r)
 {
 	int w = 0;
+	struct rusage u;
 	close(r->control);
-	waitpid(r->pid, &w, 0);
+	wait4(r->pid, &w, 0, &u);
 	mark(r, T_GONE);
+	r->t[T_CPU] = (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1e6 + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+	r->faults = u.ru_minflt;
 	unlink(r->path);
 	return w;
 }
@@ -517,6 +522,8 @@ static void one(struct options *o, double *t)
 		wait_for(&r, CONTROL_STATUS, 6);
 	}
 	int w = finish(&r);
+	if (o->stats)
+		printf("page faults %ld, CPU %.0f us\n", r.faults, r.t[T_CPU]);
 	close(listener);
 	if (!WIFEXITED(w) || WEXITSTATUS(w))
 		fail("the monitor ended with 0x%x", (unsigned)w);

@@ -92,7 +92,7 @@ static void host_side(int *fds)
 		"cat /etc/hosts | sed 's/^/hosts /'\n"
 		"touch /root/w 2>/dev/null && echo writable || echo read-only\n"
 		"ping -c1 -W1 127.0.0.1 >/dev/null && echo loopback up\n"
-		"echo \"oom agent $(cat /proc/1/oom_score_adj) self $(cat /proc/self/oom_score_adj)\"\n"
+		"echo \"oom self $(cat /proc/self/oom_score_adj)\"\n"
 		"echo \"entropy $(cat /proc/sys/kernel/random/entropy_avail)\"\n"
 		"exit 5\n";
 	char mode[16] = "", dev[64] = "", *cmdline = NULL;

@@ -42,7 +42,7 @@ what="EROFS under an overlay"
 boot 30 "$done_line" "$test_initramfs" "boottest.mode=overlay boottest.dev=/dev/vda" "$busybox" on
 expect "user 0 host sandbox year 2030" "mount / overlay rw" "mount /proc proc rw" "mount /sys/fs/cgroup cgroup2 rw" \
 	"mount /dev/pts devpts rw" "mount /dev/shm tmpfs rw" "mount /dev/mqueue mqueue rw" "link /dev/fd /proc/self/fd" \
-	"mode /tmp 1777" "mode /dev/ptmx 666" "127.0.1.1	sandbox" "writable" "loopback up" "oom agent -1000 self 0" \
+	"mode /tmp 1777" "mode /dev/ptmx 666" "127.0.1.1	sandbox" "writable" "loopback up" "oom self 0" \
 	"boottest: exit 5 signal 0" "/dev/pts/0" "11 22" "boottest: exit 0 signal 0"
 
 what="EROFS read-only"

@@ -43,7 +43,7 @@ static int fake_prepare(void *ctx, char *const *argv, uint32_t *code, struct cai
 }
 
 /* The command of "prepare" is run as it is: its warm-up would be one of a whole machine. */
-static int fake_spawn(const struct agent_start *m, struct spawned *s, struct cai_error *err)
+static int fake_spawn(const struct agent_start *m, enum spawn_how how, struct spawned *s, struct cai_error *err)
 {
 	struct agent_start n = *m;
 	struct prepare p;
@@ -51,7 +51,7 @@ static int fake_spawn(const struct agent_start *m, struct spawned *s, struct cai
 		n.flags &= ~AGENT_START_BUILTIN;
 		n.argv = (char **)(uintptr_t)p.command;
 	}
-	return spawn_process(&n, s, err);
+	return spawn_process(&n, how, s, err);
 }
 
 static void fake_poweroff(void *ctx)
@@ -64,6 +64,7 @@ static void serve(int listener)
 				      .renew = fake_renew,
 				      .poweroff = fake_poweroff,
 				      .prepare = fake_prepare,
+				      .first_together = true,
 				      .spawn = fake_spawn,
 				      .signal_session = spawn_signal_session};
 	struct cai_error err = {.text = ""};

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from agent_client import (BIND, BUILTIN, DETACH, DETACH_STREAM, DETACHED, EXIT, STDIN, STDIN_CLOSE, WINDOW, WITH_STDIN, OVERLAY_DISK, OVERLAY_TMPFS, READONLY, TMPFS, VIRTIOFS, AgentError, Session, wait_for)
@@ -53,6 +54,13 @@ class Guest:
         with open(self.console, "wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=dict(os.environ, CAISSON_FS=caisson_fs))
         wait_for(self.vsock)
+        for _ in range(500): # it is bound a moment before it listens
+            try:
+                with socket.socket(socket.AF_UNIX) as probe:
+                    probe.connect(self.vsock)
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.01)
 
     def sh(self, script, **options):
         return Session(self.vsock).run(["sh", "-c", script], **options)

@@ -116,7 +116,7 @@ static void writable_root(void)
 	struct stat st;
 	write_text("/etc/machine-id", OLD_ID, 0444);
 	write_text("/host/secret", "kept\n", 0644);
-	MUST(etc_write(&first, &err) == 0);
+	MUST(etc_write(&(struct etc)ETC_INIT, &first, &err) == 0);
 	MUST(says("/etc/machine-id", OLD_ID)); /* the first SETUP leaves it */
 	MUST(says("/etc/hosts", first.hosts) && says("/etc/resolv.conf", first.resolv_conf) && says("/etc/hostname", "one\n"));
 	/* A program replaced one by a link: not followed. One reads on in what it has open. */
@@ -151,7 +151,7 @@ static void read_only_root(void)
 	write_text("/etc/hosts", "image\n", 0644);
 	write_text("/etc/resolv.conf", "image\n", 0644);
 	MUST(mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL) == 0);
-	MUST(etc_write(&first, &err) == 0);
+	MUST(etc_write(&(struct etc)ETC_INIT, &first, &err) == 0);
 	MUST(says("/etc/hosts", first.hosts) && says("/etc/resolv.conf", first.resolv_conf));
 	MUST(mounts() == 2);
 	for (int again = 0; again < 3; again++) {
@@ -168,7 +168,7 @@ static void what_others_mounted(void)
 	struct cai_error err;
 	write_text("/host/hosts", "the host's\n", 0644);
 	write_text("/host/machine-id", OLD_ID, 0644);
-	MUST(etc_write(&first, &err) == 0);
+	MUST(etc_write(&(struct etc)ETC_INIT, &first, &err) == 0);
 	write_text("/etc/machine-id", OLD_ID, 0644);
 	MUST(mount("/host/hosts", "/etc/hosts", NULL, MS_BIND, NULL) == 0);
 	MUST(mount("/host/machine-id", "/etc/machine-id", NULL, MS_BIND, NULL) == 0);
@@ -183,6 +183,43 @@ static void what_others_mounted(void)
 	MUST(unlink("/etc/resolv.conf") == 0 && mkdir("/etc/resolv.conf", 0755) == 0);
 	MUST(etc_renew(&first, &err) == -1 && strstr(err.text, "cannot write /etc/resolv.conf"));
 	MUST(access("/etc/.caisson-resolv.conf", F_OK) < 0);
+}
+
+static void prepared_root(void)
+{
+	const struct agent_setup silent = {.hostname = (char[]){"box"}};
+	struct cai_error err;
+	struct stat st;
+	/* One that the image has, one that is a link, one that is absent; then one that has another name, and one that is not for everybody. */
+	struct etc e = ETC_INIT;
+	write_text("/host/secret", "kept\n", 0644);
+	write_text("/etc/hosts", "the image's own, which is longer than what comes\n", 0644);
+	MUST(symlink("/host/secret", "/etc/resolv.conf") == 0);
+	etc_prepare(&e, "/etc");
+	MUST(e.fd[ETC_HOSTNAME] >= 0 && e.fd[ETC_HOSTS] >= 0 && e.fd[ETC_RESOLV] < 0);
+	MUST(says("/etc/hosts", "the image's own, which is longer than what comes\n"));
+	MUST(etc_write(&e, &first, &err) == 0);
+	MUST(e.fd[ETC_HOSTNAME] < 0 && e.fd[ETC_HOSTS] < 0);
+	MUST(says("/etc/hosts", first.hosts) && says("/etc/resolv.conf", first.resolv_conf) && says("/etc/hostname", "one\n"));
+	MUST(says("/host/secret", "kept\n"));
+
+	MUST(unlink("/etc/resolv.conf") == 0 && link("/etc/hosts", "/etc/other") == 0 && chmod("/etc/hostname", 0600) == 0);
+	etc_prepare(&e, "/etc");
+	MUST(e.fd[ETC_HOSTNAME] < 0 && e.fd[ETC_HOSTS] < 0 && e.fd[ETC_RESOLV] >= 0);
+	MUST(etc_write(&e, &second, &err) == 0);
+	MUST(says("/etc/hosts", second.hosts) && says("/etc/other", first.hosts) && says("/etc/resolv.conf", second.resolv_conf));
+	MUST(says("/etc/hostname", "two\n") && stat("/etc/hostname", &st) == 0 && (st.st_mode & 07777) == 0644);
+
+	/* Where SETUP is silent the image's own stays, and what was made for it is filled. */
+	MUST(unlink("/etc/resolv.conf") == 0);
+	etc_prepare(&e, "/etc");
+	MUST(etc_write(&e, &silent, &err) == 0);
+	MUST(says("/etc/hosts", second.hosts) && says("/etc/resolv.conf", "options timeout:1 attempts:1\n") && says("/etc/hostname", "box\n"));
+}
+
+static void what_was_prepared_is_written_as_if_it_had_not_been(void **state)
+{
+	in_root(prepared_root);
 }
 
 static void a_copy_gets_its_own_files(void **state)
@@ -203,6 +240,7 @@ static void what_may_be_the_hosts_is_left_alone(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(what_was_prepared_is_written_as_if_it_had_not_been),
 		cmocka_unit_test(a_copy_gets_its_own_files),
 		cmocka_unit_test(a_read_only_root_gets_them_by_mounts_that_do_not_pile_up),
 		cmocka_unit_test(what_may_be_the_hosts_is_left_alone),

@@ -104,6 +104,7 @@ static int shell(const char *command)
 
 static void configure(void)
 {
+	struct netif n = {0};
 	struct cai_error err = {.text = ""};
 	const struct agent_setup m = {
 		.n_ifaces = 2,
@@ -116,7 +117,7 @@ static void configure(void)
 			  {.mac = {2, 0, 0, 0, 0, 0x0a}, .n_addrs = 1, .addr = {(char[]){"10.5.0.1"}}, .gateway4 = (char[]){"10.99.0.1"}}},
 	};
 	for (int again = 0; again < 2; again++) { /* a SETUP that is sent again finds its own work */
-		must(netif_setup(&m, &err) == 0, err.text);
+		must(netif_setup(&n, &m, &err) == 0, err.text);
 		MUST(shell("ip link show b0 | grep -q 'UP.*mtu 1300'"));
 		MUST(shell("ip link show a0 | grep -q 'UP.*mtu 1500'"));
 		MUST(shell("ip addr show b0 | grep -q 'inet 10.1.2.3/24 brd 10.1.2.255 '"));
@@ -131,17 +132,19 @@ static void configure(void)
 
 static void rename_one(void)
 {
+	struct netif n = {0};
 	struct cai_error err = {.text = ""};
 	const struct agent_setup m = {.n_ifaces = 2, .iface = {{.mac = {2, 0, 0, 0, 0, 0x77}}, {.mac = {2, 0, 0, 0, 0, 0x0a}}}};
 	/* Restored from a template: the first of those that no entry names takes the new address. */
 	MUST(shell("ip link set a1 down; ip link set b1 down; ip link set a1 arp off; ip link set b1 arp off"));
-	must(netif_setup(&m, &err) == 0, err.text);
+	must(netif_setup(&n, &m, &err) == 0, err.text);
 	MUST(shell("ip link show b0 | grep -q 02:00:00:00:00:77")); /* never one without ARP, such as a dummy */
 	MUST(shell("ip link show a0 | grep -q UP"));
 }
 
 static void renew(void)
 {
+	struct netif n = {0};
 	struct cai_error err = {.text = ""};
 	const struct agent_setup m = {
 		.n_ifaces = 2,
@@ -159,7 +162,7 @@ static void renew(void)
 	MUST(shell("ip addr add 10.60.0.1 peer 10.60.0.2 dev a0"));
 	MUST(shell("echo 1 >/proc/sys/net/ipv6/conf/b0/keep_addr_on_down"));
 	for (int again = 0; again < 2; again++) {
-		must(netif_renew(&m, &err) == 0, err.text);
+		must(netif_renew(&n, &m, &err) == 0, err.text);
 		MUST(shell("ip link show b0 | grep -q 02:00:00:00:00:77"));
 		MUST(shell("ip link show a0 | grep -q 02:00:00:00:00:0a"));
 		MUST(shell("ip link show b0 | grep -q UP && ip link show a0 | grep -q UP"));
@@ -174,10 +177,33 @@ static void renew(void)
 	}
 }
 
-static void fail_with(const struct agent_setup *m, const char *says)
+/* What a saved machine does before it is saved. */
+static void bring_up_early(void)
 {
 	struct cai_error err = {.text = ""};
-	MUST(netif_setup(m, &err) == -1);
+	static struct netif n;
+	const struct agent_setup m = {.n_ifaces = 1,
+				      .iface = {{.mac = {2, 0, 0, 0, 0, 0x77}, .n_addrs = 2, .addr = {(char[]){"10.1.2.3/24"}, (char[]){"fd01::3/64"}},
+						 .gateway6 = (char[]){"fe80::1"}}}};
+	MUST(shell("ip link set a1 arp off; ip link set b1 arp off"));
+	netif_early(&n);
+	MUST(n.n_links == 2);
+	MUST(shell("ip link show a0 | grep -q ',UP' && ip link show b0 | grep -q ',UP' && ip link show lo | grep -q ',UP'"));
+	MUST(shell("! ip addr show a0 | grep -q inet && ! ip addr show b0 | grep -q inet"));
+	for (int again = 0; again < 2; again++) {
+		must(netif_setup(&n, &m, &err) == 0, err.text);
+		MUST(shell("ip link show a0 | grep -q 02:00:00:00:00:77 && ip addr show a0 | grep -q 'inet 10.1.2.3/24'"));
+		MUST(shell("ip addr show a0 | grep -q 'inet6 fe80::ff:fe00:77/64 scope link' && ip addr show a0 | grep -q 'inet6 fd01::3/64'"));
+		MUST(shell("! ip addr | grep -q tentative; ip -6 route | grep -q 'default via fe80::1 dev a0'"));
+		MUST(shell("! ip link show b0 | grep -q ',UP'"));
+	}
+}
+
+static void fail_with(const struct agent_setup *m, const char *says)
+{
+	struct netif n = {0};
+	struct cai_error err = {.text = ""};
+	MUST(netif_setup(&n, m, &err) == -1);
 	must(strstr(err.text, says) != NULL, err.text);
 }
 
@@ -212,6 +238,11 @@ static void interfaces_in_use_become_new_ones(void **state)
 	in_namespace(renew);
 }
 
+static void links_are_up_before_setup_but_have_no_address(void **state)
+{
+	in_namespace(bring_up_early);
+}
+
 static void what_the_kernel_does_not_take_is_said(void **state)
 {
 	in_namespace(refuse);
@@ -224,6 +255,7 @@ int main(void)
 		cmocka_unit_test(interfaces_are_found_by_mac_and_get_all_that_was_asked_for),
 		cmocka_unit_test(an_unknown_mac_goes_to_an_interface_that_nobody_names),
 		cmocka_unit_test(interfaces_in_use_become_new_ones),
+		cmocka_unit_test(links_are_up_before_setup_but_have_no_address),
 		cmocka_unit_test(what_the_kernel_does_not_take_is_said),
 	};
 	return cmocka_run_group_tests_name("network interfaces", tests, NULL, NULL);
