@@ -35,6 +35,7 @@ enum cli_word {
 	WORD_ACCEL,
 	WORD_PULL,
 	WORD_FILTER,	  /* of ps */
+	WORD_CHECKPOINT,
 	WORD_COMMAND,	  /* of caisson itself */
 };
 
@@ -81,6 +82,12 @@ int cmd_events(int argc, char **argv);
 int cmd_pull(int argc, char **argv);
 int cmd_image(int argc, char **argv);
 int cmd_network(int argc, char **argv);
+int cmd_checkpoint(int argc, char **argv);
+int cmd_restore(int argc, char **argv);
+int cmd_fork(int argc, char **argv);
+int cmd_suspend(int argc, char **argv);
+int cmd_resume(int argc, char **argv);
+int cmd_rollback(int argc, char **argv);
 int cmd_template(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 int cmd_version(int argc, char **argv);
@@ -109,6 +116,12 @@ void help_events(void);
 void help_pull(void);
 void help_image(void);
 void help_network(void);
+void help_checkpoint(void);
+void help_restore(void);
+void help_fork(void);
+void help_suspend(void);
+void help_resume(void);
+void help_rollback(void);
 void help_template(void);
 void help_doctor(void);
 void help_version(void);
@@ -133,9 +146,9 @@ struct cli_parse {
 	int next;    /* index of the first argument that is no option */
 	bool dashes; /* "--" ended the options */
 };
-extern const struct cli_option options_run[], options_start[], options_stop[], options_kill[], options_help[], options_rm[], options_ps[], options_json[],
+extern const struct cli_option options_run[], options_start[], options_stop[], options_kill[], options_help[], options_rm[], options_prune[], options_ps[], options_json[],
 	options_logs[], options_exec[], options_cp[], options_stats[], options_update[], options_events[], options_pull[], options_image[],
-	options_network[], options_template[], options_doctor[], options_version[];
+	options_network[], options_template[], options_checkpoint[], options_restore[], options_fork[], options_saved[], options_doctor[], options_version[];
 const struct cli_action *action_image(size_t i);
 const struct cli_action *action_network(size_t i);
 const struct cli_action *action_template(size_t i);

@@ -17,6 +17,7 @@
 #include "cli/run_options.h"
 #include "image/store.h"
 #include "net/networks.h"
+#include "sandbox/checkpoint.h"
 #include "sandbox/state.h"
 #include "sandbox/template.h"
 
@@ -88,6 +89,14 @@ static void offer_sandboxes(struct complete *c, enum cli_word word)
 		return;
 	store_each(&c->s, offer_sandbox, c, NULL);
 	store_close(&c->s);
+}
+
+static void offer_checkpoints(struct complete *c)
+{
+	json_t *list = checkpoint_list(&c->s, NULL), *o;
+	size_t k;
+	json_array_foreach(list, k, o) offer(c, json_string_value(json_object_get(o, "name")), "", json_string_value(json_object_get(o, "sandbox_name")));
+	json_decref(list);
 }
 
 static void offer_images(const struct complete *c)
@@ -174,7 +183,7 @@ static void offer_filter(struct complete *c)
 	snprintf(before, sizeof(before), "%s%s=", c->before, key);
 	struct complete v = {.cur = eq + 1, .before = before};
 	if (!strcmp(key, "status"))
-		OFFER_ENUM(&v, sandbox_status_name, STATUS_CREATED, STATUS_EXITED);
+		OFFER_ENUM(&v, sandbox_status_name, STATUS_CREATED, STATUS_SUSPENDED);
 	else if (!strcmp(key, "engine"))
 		OFFER_ENUM(&v, engine_name, ENGINE_MICROVM, ENGINE_CONTAINER);
 	else if (!strcmp(key, "boundary"))
@@ -222,6 +231,9 @@ static void offer_word(struct complete *c, enum cli_word word)
 	case WORD_NETWORK:
 		offer(c, "none", "", "no network");
 		offer_networks(c);
+		return;
+	case WORD_CHECKPOINT:
+		offer_checkpoints(c);
 		return;
 	case WORD_OWN_NETWORK:
 		offer_networks(c);

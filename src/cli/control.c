@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "cli/cli.h"
+#include "cli/control.h"
 #include "cli/life.h"
 #include "cli/words.h"
 #include "image/run_config.h"
@@ -85,6 +86,20 @@ static int control_stop(struct sandbox_view *v, int timeout, struct cai_error *e
 	return ended ? 0 : await_exit(fd, v, (seconds + KILL_EXTRA) * 1000, &status, err);
 }
 
+int control_end(struct sandbox_view *v, struct cai_error *err)
+{
+	int status;
+	cleanup_close int fd = runner_connect(&v->dir, NULL);
+	if (fd < 0)
+		return 0;
+	json_t *o = runner_ask(fd, json_pack("{s:s,s:i}", "op", "signal", "signal", 9), ASK_MS, err);
+	if (!o)
+		return -1;
+	bool ended = json_is_integer(json_object_get(o, "exit"));
+	json_decref(o);
+	return ended ? 0 : await_exit(fd, v, KILL_EXTRA * 1000, &status, err);
+}
+
 static int do_stop(void *ctx, struct store *s, struct sandbox_view *v, struct cai_error *err)
 {
 	struct job *j = ctx;
@@ -156,6 +171,10 @@ static int start_view(struct store *s, struct sandbox_view *v, bool attach, bool
 	struct sandbox_plan p;
 	if (runs(v))
 		return attach ? (cai_fail(err, EBUSY, "it runs already; 'caisson logs -f %s' shows what it writes", v->name), EXIT_CAISSON) : 0;
+	if (v->state.status == STATUS_SUSPENDED) {
+		cai_fail(err, EINVAL, "it is suspended; 'caisson resume %s' lets it go on", v->name);
+		return EXIT_CAISSON;
+	}
 	int r = sandbox_dir_lock_wait(&v->dir, SETTLE_MS, err);
 	if (r <= 0) {
 		if (r == 0)

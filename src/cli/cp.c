@@ -34,11 +34,10 @@ void help_cp(void)
 	     "  -L, --follow-link  a SOURCE that is a symbolic link is followed");
 }
 
-enum { B_ARCHIVE, B_FOLLOW, B_QUIET, B_HELP };
+enum { B_ARCHIVE, B_FOLLOW, B_HELP };
 const struct cli_option options_cp[] = {
 	{"archive", 'a', OPT_FLAG, B_ARCHIVE},
 	{"follow-link", 'L', OPT_FLAG, B_FOLLOW},
-	{"quiet", 'q', OPT_FLAG, B_QUIET},
 	{"help", 'h', OPT_FLAG, B_HELP},
 	{NULL, 0, 0, 0},
 };

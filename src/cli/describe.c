@@ -55,6 +55,10 @@ static void status_text(const struct sandbox_view *v, char *out, size_t n)
 		describe_age(v->state.started_ns, age);
 		snprintf(out, n, "up %s%s", age, v->state.status == STATUS_PAUSED ? " (paused)" : "");
 		return;
+	case STATUS_SUSPENDED:
+		describe_age(v->state.finished_ns, age);
+		snprintf(out, n, "suspended %s ago", age);
+		return;
 	case STATUS_EXITED:
 		describe_age(v->state.finished_ns, age);
 		snprintf(out, n, "exited (%d) %s ago", v->state.exit_code, age);
@@ -74,6 +78,12 @@ json_t *describe_sandbox(const struct sandbox_view *v, bool size)
 	const struct sandbox_state *st = &v->state;
 	char text[64];
 	json_t *o = json_object(), *conf = sandbox_spec_to_json(s);
+	/* Names in place of numbers, for people and scripts. */
+	static const char *const accels[] = {"auto", "kvm", "soft"};
+	json_object_set_new(conf, "engine", json_string(engine_name(s->engine)));
+	json_object_set_new(conf, "trust", json_string(trust_name(s->trust)));
+	json_object_set_new(conf, "accel", json_string(accels[s->accel]));
+	json_object_set_new(conf, "at_least", json_string(boundary_name(s->at_least)));
 	status_text(v, text, sizeof(text));
 	bool ran = st->starts > 0;
 	json_object_set_new(o, "id", json_string(v->dir.id));
@@ -92,6 +102,7 @@ json_t *describe_sandbox(const struct sandbox_view *v, bool size)
 	set_time(o, "finished", st->finished_ns);
 	json_object_set_new(o, "exit_code", st->status == STATUS_EXITED ? json_integer(st->exit_code) : json_null());
 	json_object_set_new(o, "oom_killed", json_boolean(st->oom));
+	json_object_set_new(o, "note", json_string(st->note));
 	json_object_set_new(o, "error", spec_json_text(st->error));
 	json_object_set_new(o, "starts", json_integer(st->starts));
 	json_object_set_new(o, "runner_pid", st->runner ? json_integer(st->runner) : json_null());

@@ -13,11 +13,15 @@
 
 #define SETTLE_MS 30000
 
-enum { B_FORCE, B_VOLUMES, B_JSON, B_HELP };
+enum { B_FORCE, B_JSON, B_HELP };
 
 const struct cli_option options_rm[] = {
 	{"force", 'f', OPT_FLAG, B_FORCE},
-	{"volumes", 'v', OPT_FLAG, B_VOLUMES},
+	{"help", 'h', OPT_FLAG, B_HELP},
+	{NULL, 0, 0, 0},
+};
+const struct cli_option options_prune[] = {
+	{"force", 'f', OPT_FLAG, B_FORCE},
 	{"json", 0, OPT_FLAG, B_JSON},
 	{"help", 'h', OPT_FLAG, B_HELP},
 	{NULL, 0, 0, 0},
@@ -137,7 +141,7 @@ int cmd_prune(int argc, char **argv)
 	struct cai_error err = {0};
 	struct store s;
 	uint32_t bits = 0;
-	if (words_parse(argc, argv, options_rm, words_set_bits, &bits, &w, &err) < 0)
+	if (words_parse(argc, argv, options_prune, words_set_bits, &bits, &w, &err) < 0)
 		return words_usage(&err);
 	if (bits & 1u << B_HELP) {
 		help_prune();

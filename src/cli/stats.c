@@ -19,11 +19,10 @@
 #define ASK_MS	   20000
 #define SAMPLE_MS  500
 
-enum { B_JSON, B_NO_STREAM, B_HELP, B_ALL };
+enum { B_JSON, B_HELP, B_NO_STREAM }; /* as options_json has the first two */
 const struct cli_option options_stats[] = {
 	{"json", 0, OPT_FLAG, B_JSON},
 	{"no-stream", 0, OPT_FLAG, B_NO_STREAM},
-	{"all", 'a', OPT_FLAG, B_ALL},
 	{"help", 'h', OPT_FLAG, B_HELP},
 	{NULL, 0, 0, 0},
 };
@@ -205,7 +204,7 @@ int cmd_top(int argc, char **argv)
 	struct words w;
 	struct cai_error err = {0};
 	uint32_t bits = 0;
-	if (words_parse(argc, argv, options_stats, words_set_bits, &bits, &w, &err) < 0)
+	if (words_parse(argc, argv, options_json, words_set_bits, &bits, &w, &err) < 0)
 		return words_usage(&err);
 	if (bits & 1u << B_HELP) {
 		help_top();

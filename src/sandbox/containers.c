@@ -214,6 +214,12 @@ static pid_t get_pid(struct engine *e)
 	return box(e)->c.pid;
 }
 
+static void about(struct engine *e, uint64_t *start_time, const char **note)
+{
+	*start_time = box(e)->c.start_time;
+	*note = box(e)->c.note;
+}
+
 static int pause_box(struct engine *e, struct cai_error *err)
 {
 	return container_freeze(&box(e)->c, err);
@@ -264,6 +270,7 @@ const struct engine_ops engine_container = {
 	.explain = explain,
 	.console_tail = console_tail,
 	.pid = get_pid,
+	.about = about,
 	.oom = oom,
 	.pause = pause_box,
 	.resume = resume_box,

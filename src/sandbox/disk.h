@@ -13,6 +13,8 @@
 
 /* Opens the sandbox's disk for reading and writing, making it when there is none yet. bytes: its size then. -1 with *err. */
 int disk_open(struct store *s, struct sandbox_dir *d, uint64_t bytes, struct cai_error *err);
+/* Copies upper.ext4 from one directory into another, by reflink where that works. */
+int disk_copy(int from_dir, int to_dir, struct cai_error *err);
 /* Allocated bytes of the sandbox's writable layer, either engine's. */
 uint64_t disk_used(const struct sandbox_dir *d);
 

@@ -40,11 +40,18 @@ struct engine_ops {
 	bool (*explain)(struct engine *e, char *why, size_t n);
 	const char *(*console_tail)(struct engine *e); /* last console lines of a machine that failed, or "" */
 	pid_t (*pid)(struct engine *e);
+	/* What identifies pid after a crash of ours (field 22 of /proc/PID/stat), and what is weaker here than asked for, or "". */
+	void (*about)(struct engine *e, uint64_t *start_time, const char **note);
 	bool (*oom)(struct engine *e); /* something was killed for memory */
 	int (*pause)(struct engine *e, struct cai_error *err);
 	int (*resume)(struct engine *e, struct cai_error *err);
 	/* Adds "cpu_ns", "memory", "memory_limit", "pids", "disk_read", "disk_write", ... as far as known. */
 	int (*stats)(struct engine *e, json_t *into, struct cai_error *err);
+	/*
+	 * Saves the machine into the open directory: state, memory, and with disk a copy of its writable disk (upper.ext4); it stands still
+	 * meanwhile. stop: it does not go on. NULL: this engine cannot.
+	 */
+	int (*snapshot)(struct engine *e, int dir, bool disk, bool stop, struct cai_error *err);
 	/* New limits of spec->memory (containers), cpu_milli and pids. */
 	int (*update)(struct engine *e, const struct sandbox_spec *spec, struct cai_error *err);
 	/* Ends what runs at once, removes every trace. NULL is allowed. */

@@ -9,7 +9,7 @@
 #include "sandbox/spec.h"
 #include "sandbox/store.h"
 
-/* what: "create", "start", "die", "stop", "kill", "pause", "unpause", "rename", "exec_start", "oom", "destroy", ... more: further
+/* what: "create", "start", "die", "stop", "kill", "pause", "unpause", "rename", "exec", "checkpoint", "oom", "destroy", ... more: further
  * members (taken over), or NULL. */
 void events_add(struct store *s, const char *what, const struct sandbox_dir *d, const struct sandbox_spec *spec, json_t *more);
 

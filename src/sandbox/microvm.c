@@ -5,6 +5,7 @@
  * what comes is kept here and explain() judges from all of it.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -131,16 +132,10 @@ static void on_control(void *ctx, uint32_t events)
 		m->hooks.gone(m->hooks.ctx);
 }
 
-/* One request and its answer; what else arrives meanwhile is taken in, too. */
-static int request(struct microvm *m, enum control_type type, struct control_status *st, struct cai_error *err)
+/* The answer to request seq; what else arrives meanwhile is taken in, too. */
+static int await_reply(struct microvm *m, uint32_t seq, struct control_status *st, struct cai_error *err)
 {
-	struct buf b = {0};
-	uint32_t seq = ++m->mon.seq;
-	control_put(&b, type, seq);
-	int r = b.failed || m->mon.control < 0 ? -1 : control_send(m->mon.control, b.p, b.len, NULL, 0);
-	buf_free(&b);
-	if (r < 0)
-		return cai_fail(err, EPIPE, "the monitor cannot be reached");
+	int r;
 	uint64_t end = clock_mono_ns() + REQUEST_MS * 1000000ull;
 	for (;;) {
 		struct monitor_event e;
@@ -165,6 +160,16 @@ static int request(struct microvm *m, enum control_type type, struct control_sta
 			return cai_fail(err, ETIMEDOUT, r < 0 ? "the monitor is gone" : "the monitor does not answer");
 		}
 	}
+}
+
+static int request(struct microvm *m, enum control_type type, struct control_status *st, struct cai_error *err)
+{
+	struct buf b = {0};
+	uint32_t seq = ++m->mon.seq;
+	control_put(&b, type, seq);
+	int r = b.failed || m->mon.control < 0 ? -1 : control_send(m->mon.control, b.p, b.len, NULL, 0);
+	buf_free(&b);
+	return r < 0 ? cai_fail(err, EPIPE, "the monitor cannot be reached") : await_reply(m, seq, st, err);
 }
 
 static const char *with(const struct control_ended *e, const char *what, char *out, size_t n)
@@ -316,6 +321,16 @@ static int configure(struct microvm *m, struct net *net, struct cai_error *err)
 	c.fd[CONTROL_FD_CONSOLE_IN] = con_in;
 	struct template t;
 	struct cai_error why = {0};
+	if (p->restore_dir >= 0) {
+		template_init(&t);
+		t.state = openat(p->restore_dir, "state", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+		t.memory = openat(p->restore_dir, "memory", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+		t.level = TEMPLATE_WHOLE;
+		int r = t.state < 0 || t.memory < 0 ? cai_fail_errno(err, errno, "the checkpoint cannot be opened")
+						    : monitor_restore(&m->mon, &t, &c, err);
+		template_close(&t);
+		return r;
+	}
 	if (spec->cold || template_get(p, &c, NULL, false, &t, &why) < 0) {
 		log_debug("the machine boots: %s", why.text);
 		return monitor_boot(&m->mon, &c, err);
@@ -387,6 +402,12 @@ static pid_t get_pid(struct engine *e)
 	return vm(e)->mon.pid;
 }
 
+static void about(struct engine *e, uint64_t *start_time, const char **note)
+{
+	*start_time = 0; /* a monitor has a leash */
+	*note = "";
+}
+
 static bool oom(struct engine *e)
 {
 	return quota_oom(vm(e)->limits);
@@ -421,6 +442,39 @@ static int stats(struct engine *e, json_t *o, struct cai_error *err)
 	return 0;
 }
 
+/* The files are open in the monitor while it writes; they are synced here. */
+static int write_snapshot(struct microvm *m, int dir, struct cai_error *err)
+{
+	cleanup_close int state = openat(dir, "state", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	cleanup_close int memory = openat(dir, "memory", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (state < 0 || memory < 0)
+		return cai_fail_errno(err, errno, "cannot make files for the checkpoint");
+	struct control_snapshot s = {.state_fd = state, .memory_fd = memory, .code_fd = -1};
+	struct buf b = {0};
+	uint32_t seq = ++m->mon.seq;
+	control_put_snapshot(&b, seq, &s);
+	int r = b.failed || control_send(m->mon.control, b.p, b.len, (int[]){state, memory}, 2) < 0 ? -1 : 0;
+	buf_free(&b);
+	if (r < 0)
+		return cai_fail(err, EPIPE, "the monitor cannot be reached");
+	if (await_reply(m, seq, NULL, err) < 0)
+		return -1;
+	return fdatasync(state) < 0 || fdatasync(memory) < 0 ? cai_fail_errno(err, errno, "cannot write the checkpoint") : 0;
+}
+
+static int snapshot(struct engine *e, int dir, bool disk, bool stop, struct cai_error *err)
+{
+	struct microvm *m = vm(e);
+	if (request(m, CONTROL_PAUSE, NULL, err) < 0)
+		return -1;
+	int r = write_snapshot(m, dir, err);
+	if (r == 0 && disk && m->have_upper)
+		r = disk_copy(m->dir->dir_fd, dir, err);
+	if (r < 0 || !stop)
+		request(m, CONTROL_RESUME, NULL, NULL);
+	return r;
+}
+
 static int update(struct engine *e, const struct sandbox_spec *spec, struct cai_error *err)
 {
 	return quota_update(vm(e)->limits, spec, err);
@@ -434,10 +488,12 @@ const struct engine_ops engine_microvm = {
 	.explain = explain,
 	.console_tail = console_tail,
 	.pid = get_pid,
+	.about = about,
 	.oom = oom,
 	.pause = pause_vm,
 	.resume = resume_vm,
 	.stats = stats,
+	.snapshot = snapshot,
 	.update = update,
 	.free = free_vm,
 };

@@ -133,7 +133,8 @@ int sandbox_plan_make(struct sandbox_plan *p, const struct sandbox_spec *spec, s
 				   .kernel = -1,
 				   .initrd = -1,
 				   .kvm = -1,
-				   .agent = -1};
+				   .agent = -1,
+				   .restore_dir = -1};
 	if (fill(p, err) == 0)
 		return 0;
 	sandbox_plan_free(p);
@@ -144,8 +145,8 @@ void sandbox_plan_free(struct sandbox_plan *p)
 {
 	store_close(&p->store);
 	rootfs_close(&p->root);
-	int *fds[] = {&p->kernel, &p->initrd, &p->kvm, &p->agent};
-	for (unsigned i = 0; i < 4; i++) {
+	int *fds[] = {&p->kernel, &p->initrd, &p->kvm, &p->agent, &p->restore_dir};
+	for (unsigned i = 0; i < 5; i++) {
 		if (*fds[i] >= 0)
 			close(*fds[i]);
 		*fds[i] = -1;

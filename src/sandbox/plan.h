@@ -18,6 +18,8 @@ struct sandbox_plan {
 	int agent;		 /* container: caisson-init, open for reading */
 	char *monitor;		 /* path of caisson-vmm */
 	char *cmdline;
+	int restore_dir;      /* a checkpoint to go on from, open; owned; -1: none */
+	uint32_t restore_pid; /* its main process, as the guest counts */
 };
 
 /* Fails with one sentence, having started nothing. May take long (an image is made of a directory, the host

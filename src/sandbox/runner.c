@@ -30,7 +30,7 @@ struct runner {
 	struct sandbox_dir *dir;
 	int fd;
 	struct loop_source *src;
-	struct client *clients;
+	struct client *clients, *saver; /* saver: who waits for a checkpoint */
 	unsigned n;
 };
 
@@ -54,6 +54,8 @@ static void drop(struct client *c)
 			*p = c->next;
 			break;
 		}
+	if (r->saver == c)
+		r->saver = NULL;
 	r->n--;
 	loop_del(c->src);
 	close(c->fd);
@@ -71,10 +73,20 @@ static unsigned number(json_t *o, const char *key, unsigned max)
 	return v < 0 ? 0 : v > max ? max : (unsigned)v;
 }
 
-/* A new reference to the reply; NULL with *err. */
-static json_t *handle(struct runner *r, json_t *o, struct cai_error *err)
+static void on_saved(void *ctx, const struct cai_error *err)
+{
+	struct runner *r = ctx;
+	struct client *c = r->saver;
+	r->saver = NULL;
+	if (c)
+		send_json(c->fd, err ? json_pack("{s:s,s:i}", "error", err->text, "errno", err->errnum) : ok());
+}
+
+/* A new reference to the reply; NULL with *err, or with an empty one when the reply comes later. */
+static json_t *handle(struct client *c, json_t *o, struct cai_error *err)
 {
 	const char *op = json_string_value(json_object_get(o, "op"));
+	struct runner *r = c->r;
 	struct sandbox *s = r->sandbox;
 	if (!op) {
 		cai_fail(err, EPROTO, "a request without an operation");
@@ -104,6 +116,16 @@ static json_t *handle(struct runner *r, json_t *o, struct cai_error *err)
 		}
 		return json_pack("{s:o}", "stats", st);
 	}
+	if (!strcmp(op, "checkpoint")) {
+		const char *dir = json_string_value(json_object_get(o, "dir"));
+		if (!dir || r->saver) {
+			cai_fail(err, EBUSY, dir ? "the sandbox is being saved already" : "a checkpoint needs a directory");
+			return NULL;
+		}
+		r->saver = c;
+		sandbox_checkpoint(s, dir, json_is_true(json_object_get(o, "stop")), on_saved, r);
+		return NULL;
+	}
 	if (!strcmp(op, "update"))
 		return sandbox_update(s, err) < 0 ? NULL : ok();
 	if (!strcmp(op, "resize")) {
@@ -128,10 +150,12 @@ static void on_client(void *ctx, uint32_t events)
 	struct cai_error err = {0};
 	json_t *o = json_loadb(packet, (size_t)n, JSON_REJECT_DUPLICATES, NULL), *reply = NULL;
 	if (o)
-		reply = handle(c->r, o, &err);
+		reply = handle(c, o, &err);
 	else
 		cai_fail(&err, EPROTO, "the request is no JSON object");
 	json_decref(o);
+	if (!reply && !err.text[0])
+		return;
 	if (!reply)
 		reply = json_pack("{s:s,s:i}", "error", err.text, "errno", err.errnum);
 	if (send_json(c->fd, reply) < 0)

@@ -8,6 +8,7 @@
  *   {"op":"wait"}                        {"exit":STATUS} when it has ended and its record says so
  *   {"op":"pause"}, {"op":"unpause"}     {"ok":true}
  *   {"op":"stats"}                       {"stats":{...}}
+ *   {"op":"checkpoint","dir":DIR,"stop":BOOL}  {"ok":true} when all is in DIR; the sandbox goes on, unless stop
  *   {"op":"update"}                      {"ok":true}; config.json has changed
  *   {"op":"resize","rows":N,"cols":N}    {"ok":true}
  *

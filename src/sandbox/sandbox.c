@@ -10,6 +10,7 @@
 #include "sandbox/sandbox.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,18 +53,39 @@ struct sandbox {
 	struct logfile *log;
 	struct runner *runner;
 	struct loop_source *timer, *stop_timer;
+	struct loop_source *work; /* a timer that is always due: what is done outside of a session's callbacks */
 	struct agent_setup setup;
 	struct agent_start start;
 	enum phase phase;
-	bool session_done, concluded, killing, hooked;
+	bool session_done, concluded, killing, hooked, suspended;
+	struct checkpoint {
+		char *dir; /* owned; NULL: none is under way */
+		bool stop;
+		sandbox_told_fn *told;
+		void *ctx;
+	} cp;
 	int status;
 	char why[640];
 };
 
 static void conclude_if_ready(struct sandbox *s);
 
+static void checkpoint_told(struct sandbox *s, const struct cai_error *err)
+{
+	struct checkpoint c = s->cp;
+	s->cp = (struct checkpoint){0};
+	if (c.told)
+		c.told(c.ctx, err);
+	free(c.dir);
+}
+
 static void finished(struct sandbox *s)
 {
+	struct cai_error gone;
+	if (s->cp.dir) {
+		cai_fail(&gone, ESRCH, "the sandbox ended before it could be saved");
+		checkpoint_told(s, &gone);
+	}
 	s->phase = OVER;
 	loop_timer_set(s->timer, 0);
 	if (!s->hooked) {
@@ -76,7 +98,7 @@ static void finished(struct sandbox *s)
 static bool worth_a_poweroff(const struct sandbox *s)
 {
 	const struct sandbox_spec *sp = s->spec;
-	if (sp->engine != ENGINE_MICROVM || sp->console || !s->engine || s->ops->over(s->engine) || s->state->status == STATUS_PAUSED)
+	if (sp->engine != ENGINE_MICROVM || sp->console || s->suspended || !s->engine || s->ops->over(s->engine) || s->state->status == STATUS_PAUSED)
 		return false;
 	bool shares = false;
 	struct spec_volume v;
@@ -127,9 +149,15 @@ static void conclude(struct sandbox *s, int status, const char *why)
 		finished(s);
 }
 
+static void checkpoint_detached(struct sandbox *s);
+
 static void on_session_end(void *ctx)
 {
 	struct sandbox *s = ctx;
+	if (session_result(s->session)->end == SESSION_DETACHED) {
+		loop_timer_set(s->work, 1); /* not in here: the session that calls us is to be freed */
+		return;
+	}
 	s->session_done = true;
 	conclude_if_ready(s);
 }
@@ -347,7 +375,8 @@ static int open_session(struct sandbox *s, struct cai_error *err)
 	    .out = s->hooks.out,
 	    .err = s->hooks.err,
 	    .setup = &s->setup,
-	    .start = &s->start,
+	    .start = s->plan->restore_pid ? NULL : &s->start,
+	    .attach = s->plan->restore_pid,
 	    .output = on_output,
 	    .started = on_started,
 	    .ended = on_session_end,
@@ -370,10 +399,11 @@ static void release(struct sandbox *s)
 	logfile_close(s->log);
 	loop_del(s->timer);
 	loop_del(s->stop_timer);
+	loop_del(s->work);
 	s->session = s->poweroff = NULL;
 	s->engine = NULL;
 	s->log = NULL;
-	s->timer = s->stop_timer = NULL;
+	s->timer = s->stop_timer = s->work = NULL;
 }
 
 int sandbox_create(const struct sandbox_plan *p, bool starting, struct sandbox_dir *d, struct sandbox_state *st, struct cai_error *err)
@@ -419,6 +449,9 @@ static int begin(struct sandbox *s, struct cai_error *err)
 	st->error[0] = 0;
 	st->runner = getpid();
 	st->engine_pid = s->ops->pid(s->engine);
+	const char *note;
+	s->ops->about(s->engine, &st->engine_start, &note);
+	snprintf(st->note, sizeof(st->note), "%s", note);
 	st->kvm = s->plan->accel.kvm;
 	st->boundary = s->plan->boundary;
 	st->starts++;
@@ -453,6 +486,106 @@ struct sandbox *sandbox_start(struct loop *l, const struct sandbox_plan *p, stru
 	}
 	events_add((struct store *)&p->store, "start", dir, s->spec, NULL);
 	return s;
+}
+
+static void on_reattached(void *ctx)
+{
+}
+
+/* Puts a stream on the program again. */
+static int reattach(struct sandbox *s, uint32_t pid, struct cai_error *err)
+{
+	int fd = sandbox_dir_connect(s->dir, "agent.sock", SOCK_STREAM, err);
+	if (fd < 0)
+		return -1;
+	struct session_config c = {.stream = fd,
+				   .connect_line = s->ops->connect_line,
+				   .in = s->spec->interactive ? s->hooks.in : -1,
+				   .out = s->hooks.out,
+				   .err = s->hooks.err,
+				   .attach = pid,
+				   .output = on_output,
+				   .started = on_reattached,
+				   .ended = on_session_end,
+				   .ctx = s};
+	s->session = session_new(s->loop, &c, err);
+	return s->session ? 0 : -1;
+}
+
+static int write_checkpoint(struct sandbox *s, uint32_t pid, struct cai_error *err)
+{
+	struct sandbox_dir d;
+	sandbox_dir_init(&d);
+	d.dir_fd = open(s->cp.dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	d.path = strdup(s->cp.dir);
+	if (d.dir_fd < 0 || !d.path) {
+		sandbox_dir_close(&d);
+		return cai_fail_errno(err, errno, "cannot open %s", s->cp.dir);
+	}
+	json_t *spec = sandbox_spec_to_json(s->spec);
+	json_t *o = json_pack("{s:i,s:I,s:I,s:s,s:s,s:s,s:O}", "version", 1, "pid", (json_int_t)pid, "created_ns", (json_int_t)clock_real_ns(),
+			      "sandbox", s->dir->id, "sandbox_name", s->spec->name ? s->spec->name : s->dir->id, "boundary",
+			      boundary_name(s->plan->boundary), "config", spec);
+	int r = s->ops->snapshot(s->engine, d.dir_fd, !s->cp.stop, s->cp.stop, err);
+	if (r == 0)
+		r = sandbox_dir_write(&d, "checkpoint.json", o, true, err);
+	json_decref(o);
+	json_decref(spec);
+	sandbox_dir_close(&d);
+	return r;
+}
+
+static void checkpoint_detached(struct sandbox *s)
+{
+	struct cai_error err = {0}, lost = {0};
+	uint32_t pid = session_result(s->session)->pid;
+	bool stop = s->cp.stop;
+	session_free(s->session);
+	s->session = NULL;
+	int r = s->cp.dir ? write_checkpoint(s, pid, &err) : 0;
+	if (r == 0 && stop) {
+		s->suspended = true;
+		checkpoint_told(s, NULL);
+		conclude(s, 0, "");
+		return;
+	}
+	if (reattach(s, pid, &lost) < 0) {
+		checkpoint_told(s, r < 0 ? &err : &lost);
+		conclude(s, EXIT_CAISSON, lost.text);
+		return;
+	}
+	checkpoint_told(s, r < 0 ? &err : NULL);
+	events_add((struct store *)&s->plan->store, "checkpoint", s->dir, s->spec, NULL);
+}
+
+static void on_work(void *ctx)
+{
+	checkpoint_detached(ctx);
+}
+
+void sandbox_checkpoint(struct sandbox *s, const char *dir, bool stop, sandbox_told_fn *told, void *ctx)
+{
+	struct cai_error err = {0};
+	if (!s->ops->snapshot)
+		cai_fail(&err, ENOTSUP, "a container shares this host's kernel and cannot be saved; microVMs can");
+	else if (s->cp.dir)
+		cai_fail(&err, EBUSY, "the sandbox is being saved already");
+	else if (s->state->status == STATUS_PAUSED)
+		cai_fail(&err, EBUSY, "the sandbox is paused; let it go on first");
+	else if (!sandbox_running(s) || !s->session)
+		cai_fail(&err, EAGAIN, "its program does not run");
+	else if (!s->work && !(s->work = loop_add_timer(s->loop, on_work, s, &err)))
+		;
+	else if (!(s->cp.dir = strdup(dir)))
+		cai_fail(&err, ENOMEM, "out of memory");
+	if (err.text[0]) {
+		told(ctx, &err);
+		return;
+	}
+	s->cp.stop = stop;
+	s->cp.told = told;
+	s->cp.ctx = ctx;
+	session_detach(s->session);
 }
 
 static void on_stop_timer(void *ctx)
@@ -596,7 +729,7 @@ void sandbox_finish(struct sandbox *s)
 	struct store *st = (struct store *)&s->plan->store;
 	int status = s->status;
 	release(s);
-	s->state->status = STATUS_EXITED;
+	s->state->status = s->suspended ? STATUS_SUSPENDED : STATUS_EXITED;
 	s->state->exit_code = status;
 	s->state->finished_ns = (int64_t)clock_real_ns();
 	s->state->runner = s->state->engine_pid = 0;
@@ -608,11 +741,11 @@ void sandbox_finish(struct sandbox *s)
 	events_add(st, "die", s->dir, s->spec, json_pack("{s:i}", "exit_code", status));
 	if (s->state->oom)
 		events_add(st, "oom", s->dir, s->spec, NULL);
-	if (!s->spec->remove)
+	if (!s->spec->remove || s->suspended)
 		sandbox_state_write(s->dir, s->state, true, NULL);
 	runner_conclude(s->runner, status);
 	unlinkat(s->dir->dir_fd, "agent.sock", 0);
-	if (s->spec->remove) {
+	if (s->spec->remove && !s->suspended) {
 		/* The name as it is now: it may have been given another. */
 		json_t *o = sandbox_dir_read(s->dir, "config.json", NULL);
 		const char *name = json_string_value(json_object_get(o, "name"));
@@ -639,7 +772,7 @@ void sandbox_sweep(struct store *st, const struct sandbox_dir *d)
 {
 	struct sandbox_state state;
 	if (sandbox_state_read(d, &state, NULL) == 0) {
-		container_heal(d->id, state.engine_pid, 0, NULL);
+		container_heal(d->id, state.engine_pid, state.engine_start, NULL);
 		sandbox_state_free(&state);
 	} else {
 		container_heal(d->id, 0, 0, NULL);

@@ -50,6 +50,12 @@ int sandbox_pause(struct sandbox *s, bool paused, struct cai_error *err);
 int sandbox_stats(struct sandbox *s, json_t *into, struct cai_error *err);
 /* Applies changed limits of the spec on disk. */
 int sandbox_update(struct sandbox *s, struct cai_error *err);
+/*
+ * Saves the running sandbox into dir (absolute; there and empty): the machine, its disk, and the process that is its program. told is called
+ * once, perhaps before this returns, with NULL or what went wrong; the sandbox goes on in either case, or with stop has ended then.
+ */
+typedef void sandbox_told_fn(void *ctx, const struct cai_error *err);
+void sandbox_checkpoint(struct sandbox *s, const char *dir, bool stop, sandbox_told_fn *told, void *ctx);
 /* Whether the program runs; before it does, there is nobody to give a signal to. */
 bool sandbox_running(const struct sandbox *s);
 /* Ends it from this side; the exit status will be `status`, with `why` (may be empty) as its sentence. */

@@ -54,6 +54,7 @@ struct session {
 	size_t rx_len, rx_off; /* received, consumed */
 	size_t data_off;       /* how much of the current frame's data was written out */
 	uint32_t window;       /* bytes of STDIN that may still be sent */
+	bool detaching;
 	bool in_eof, told; /* told: c.output has had the current frame */
 	uint64_t pipe_ns; /* when standard output was found closed */
 };
@@ -116,7 +117,7 @@ static void update(struct session *s)
 	if (s->state == ST_ENDED)
 		return;
 	watch_set(&s->stream, (blocked_out(s) ? 0 : EPOLLIN) | (s->tx_off < s->tx.len ? EPOLLOUT : 0));
-	bool want = s->state == ST_RUN && !s->in_eof && s->window && s->tx.len - s->tx_off < TX_HIGH;
+	bool want = s->state == ST_RUN && !s->in_eof && !s->detaching && s->window && s->tx.len - s->tx_off < TX_HIGH;
 	watch_set(&s->in, want ? EPOLLIN : 0);
 }
 
@@ -143,7 +144,7 @@ static void pump_input(struct session *s)
 {
 	update(s);
 	/* What epoll refuses to watch is always ready. */
-	while (s->state == ST_RUN && s->in.unpollable && !s->in_eof && s->window &&
+	while (s->state == ST_RUN && s->in.unpollable && !s->in_eof && !s->detaching && s->window &&
 	       s->tx.len - s->tx_off < TX_HIGH)
 		if (!read_input(s))
 			break;
@@ -153,7 +154,7 @@ static void pump_input(struct session *s)
 static void on_input(void *ctx, uint32_t events)
 {
 	struct session *s = ctx;
-	if (s->state == ST_RUN && !s->in_eof && s->window)
+	if (s->state == ST_RUN && !s->in_eof && !s->detaching && s->window)
 		read_input(s);
 	pump_input(s);
 }
@@ -191,7 +192,10 @@ static void send_setup(struct session *s)
 	if (getrandom(m.entropy, sizeof(m.entropy), 0) != (ssize_t)sizeof(m.entropy))
 		memset(m.entropy, 0, sizeof(m.entropy));
 	agent_put_setup(&s->tx, &m);
-	agent_put_start(&s->tx, s->c.start);
+	if (s->c.start)
+		agent_put_start(&s->tx, s->c.start);
+	else
+		agent_put_u32(&s->tx, AGENT_ATTACH, s->c.attach);
 	explicit_bzero(m.entropy, sizeof(m.entropy));
 	s->state = ST_SETUP;
 }
@@ -203,6 +207,9 @@ static void send_request(struct session *s)
 		send_setup(s);
 	} else if (s->c.start) {
 		agent_put_start(&s->tx, s->c.start);
+		s->state = ST_START;
+	} else if (s->c.attach) {
+		agent_put_u32(&s->tx, AGENT_ATTACH, s->c.attach);
 		s->state = ST_START;
 	} else {
 		agent_put_frame(&s->tx, AGENT_POWEROFF, NULL, 0);
@@ -273,7 +280,18 @@ static bool handle(struct session *s, uint16_t type, const uint8_t *body, size_t
 		}
 		break;
 	case ST_START:
-		if (type == AGENT_STARTED) {
+		if (type == AGENT_ATTACHED && s->c.attach) {
+			struct agent_attached m;
+			if (agent_get_attached(body, len, &m, &e) < 0 || m.window > AGENT_STDIN_WINDOW)
+				break;
+			s->window = m.window;
+			s->in_eof |= !(m.flags & AGENT_ATTACHED_STDIN);
+			s->state = ST_RUN;
+			s->c.started(s->c.ctx);
+			pump_input(s);
+			return true;
+		}
+		if (type == AGENT_STARTED && !s->c.attach) {
 			s->state = ST_RUN;
 			s->c.started(s->c.ctx);
 			pump_input(s);
@@ -295,6 +313,12 @@ static bool handle(struct session *s, uint16_t type, const uint8_t *body, size_t
 				pump_input(s);
 				return true;
 			}
+		}
+		if (type == AGENT_DETACHED && s->detaching) {
+			if (agent_get_u32(body, len, &s->result.pid, &e) < 0)
+				break;
+			end(s, SESSION_DETACHED);
+			return false;
 		}
 		if (type == AGENT_EXIT) {
 			struct agent_exit x;
@@ -443,6 +467,16 @@ void session_signal(struct session *s, int signo)
 	if (!session_running(s))
 		return;
 	agent_put_u32(&s->tx, AGENT_SIGNAL, (uint32_t)signo);
+	flush(s);
+	update(s);
+}
+
+void session_detach(struct session *s)
+{
+	if (!session_running(s) || s->detaching)
+		return;
+	s->detaching = true;
+	agent_put_frame(&s->tx, AGENT_DETACH, NULL, 0);
 	flush(s);
 	update(s);
 }

@@ -18,7 +18,7 @@
 #include "sandbox/events.h"
 #include "sandbox/paths.h"
 
-static const char *const status_names[] = {"created", "running", "paused", "exited"};
+static const char *const status_names[] = {"created", "running", "paused", "exited", "suspended"};
 
 const char *sandbox_status_name(enum sandbox_status s)
 {
@@ -49,10 +49,10 @@ void format_time(int64_t ns, char out[40])
 
 int sandbox_state_write(struct sandbox_dir *d, const struct sandbox_state *s, bool durable, struct cai_error *err)
 {
-	json_t *o = json_pack("{s:i,s:s,s:I,s:I,s:I,s:i,s:b,s:i,s:i,s:b,s:s,s:i,s:s,s:s,s:O*}", "version", 1, "status",
+	json_t *o = json_pack("{s:i,s:s,s:I,s:I,s:I,s:i,s:b,s:i,s:i,s:I,s:s,s:b,s:s,s:i,s:s,s:s,s:O*}", "version", 1, "status",
 			      status_names[s->status], "created_ns", (json_int_t)s->created_ns, "started_ns", (json_int_t)s->started_ns,
 			      "finished_ns", (json_int_t)s->finished_ns, "exit_code", s->exit_code, "oom", s->oom, "runner",
-			      (int)s->runner, "engine_pid", (int)s->engine_pid, "kvm", s->kvm, "boundary", boundary_name(s->boundary),
+			      (int)s->runner, "engine_pid", (int)s->engine_pid, "engine_start", (json_int_t)s->engine_start, "note", s->note, "kvm", s->kvm, "boundary", boundary_name(s->boundary),
 			      "starts", (int)s->starts, "boot_id", s->boot_id, "error", "", "network", s->network);
 	if (o && s->starting)
 		json_object_set_new(o, "starting", json_true());
@@ -86,6 +86,7 @@ int sandbox_state_read(const struct sandbox_dir *d, struct sandbox_state *s, str
 	INT(exit_code);
 	INT(runner);
 	INT(engine_pid);
+	INT(engine_start);
 	INT(starts);
 #undef INT
 	s->starting = json_is_true(json_object_get(o, "starting"));
@@ -95,6 +96,8 @@ int sandbox_state_read(const struct sandbox_dir *d, struct sandbox_state *s, str
 		s->boundary = BOUNDARY_NONE;
 	snprintf(s->boot_id, sizeof(s->boot_id), "%s", boot ? boot : "");
 	snprintf(s->error, sizeof(s->error), "%s", error ? error : "");
+	const char *note = json_string_value(json_object_get(o, "note"));
+	snprintf(s->note, sizeof(s->note), "%s", note ? note : "");
 	s->network = json_incref(json_object_get(o, "network"));
 	json_decref(o);
 	return 0;
@@ -138,7 +141,7 @@ static int heal(struct store *st, struct sandbox_view *v)
 	json_decref(v->state.network);
 	v->state.network = NULL;
 	sandbox_state_write(&v->dir, &v->state, true, NULL);
-	events_add(st, "die", &v->dir, &v->conf.spec, NULL);
+	events_add(st, "die", &v->dir, &v->conf.spec, json_pack("{s:i}", "exit_code", 137));
 	close(v->dir.lock_fd);
 	v->dir.lock_fd = -1;
 	return 1;

@@ -12,7 +12,7 @@
 #include "sandbox/spec.h"
 #include "sandbox/store.h"
 
-enum sandbox_status { STATUS_CREATED, STATUS_RUNNING, STATUS_PAUSED, STATUS_EXITED };
+enum sandbox_status { STATUS_CREATED, STATUS_RUNNING, STATUS_PAUSED, STATUS_EXITED, STATUS_SUSPENDED };
 
 struct sandbox_state {
 	enum sandbox_status status;
@@ -21,6 +21,8 @@ struct sandbox_state {
 	int exit_code;
 	bool oom;	     /* something in it was killed for memory */
 	pid_t runner, engine_pid;
+	uint64_t engine_start; /* of a container: when engine_pid started, in clock ticks since the host's boot */
+	char note[200];	       /* what is weaker on this host than asked for, one sentence, or "" */
 	bool kvm;	     /* microVM: which accelerator */
 	enum boundary boundary;
 	unsigned starts;     /* how often it was started */

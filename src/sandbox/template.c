@@ -34,6 +34,8 @@
 #define WRITE_MS   60000
 #define SETTLE_MS  100 /* for the guest to finish what its boot began, so that no copy has to */
 #define NAME_BYTES 64
+#define RESTORE_START_SEQ 2 /* of START, in monitor_boot */
+#define PREPARE_NS 60000000000ull
 
 void template_init(struct template *t)
 {
@@ -202,6 +204,9 @@ static int prepare(struct sandbox_dir *d, const char *fstype, char *const *warm,
 	}
 	c.ctx = l;
 	struct session *s = session_new(l, &c, err);
+	struct loop_source *patience = loop_add_timer(l, on_ended, l, NULL);
+	if (patience)
+		loop_timer_set(patience, clock_mono_ns() + PREPARE_NS);
 	int r = -1;
 	if (s && loop_run(l, err) == 0) {
 		const struct session_result *q = session_result(s);
@@ -225,6 +230,12 @@ static int attach(struct monitor *m, unsigned disk, uint32_t flags, int fd, stru
 	return r;
 }
 
+/* The first disk that comes after the restore. */
+static unsigned attached_from(const struct template *t, const struct control_config *c)
+{
+	return t->level == TEMPLATE_WHOLE ? c->n_disks : t->level == TEMPLATE_IMAGE ? 1 : 0;
+}
+
 int monitor_restore(struct monitor *m, const struct template *t, const struct control_config *c, struct cai_error *err)
 {
 	struct control_config q = *c; /* descriptors stay the caller's */
@@ -233,13 +244,13 @@ int monitor_restore(struct monitor *m, const struct template *t, const struct co
 	q.fd[CONTROL_FD_STATE] = t->state;
 	q.fd[CONTROL_FD_MEMORY] = t->memory;
 	q.fd[CONTROL_FD_CODE] = t->code;
-	for (unsigned i = t->level == TEMPLATE_IMAGE ? 1 : 0; i < q.n_disks; i++) {
+	for (unsigned i = attached_from(t, &q); i < q.n_disks; i++) {
 		q.disk[i].flags |= CONTROL_DISK_EMPTY;
 		q.disk_fd[i] = -1;
 	}
 	if (monitor_boot(m, &q, err) < 0)
 		return -1;
-	for (unsigned i = t->level == TEMPLATE_IMAGE ? 1 : 0; i < q.n_disks; i++)
+	for (unsigned i = attached_from(t, &q); i < q.n_disks; i++)
 		if (c->disk_fd[i] >= 0 && attach(m, i, c->disk[i].flags & CONTROL_DISK_READONLY, c->disk_fd[i], err) < 0)
 			return -1;
 	return 0;
@@ -266,7 +277,7 @@ static int run(struct monitor *m, const struct sandbox_plan *p, const struct con
 		return -1;
 	c.fd[CONTROL_FD_VSOCK] = sock;
 	if (from) {
-		if (monitor_restore(m, from, &c, err) < 0 || prepare(d, p->root.fstype, warm, err) < 0)
+		if (monitor_restore(m, from, &c, err) < 0 || await(m, CONTROL_OK, RESTORE_START_SEQ, WRITE_MS, err) < 0 || prepare(d, p->root.fstype, warm, err) < 0)
 			return -1;
 	} else if (monitor_boot(m, &c, err) < 0 || await(m, CONTROL_READY, 0, BOOT_MS, err) < 0) {
 		return -1;
@@ -299,7 +310,7 @@ static void remove_one(int dir, const char *name)
 	unlinkat(dir, name, AT_REMOVEDIR);
 }
 
-/* That an image's template cannot be made is remembered, so that not every start tries: an empty file beside it. */
+/* That a template cannot be made is remembered, so that not every start tries: an empty file beside it. */
 static bool known_to_fail(int dir, const char *name)
 {
 	char mark[NAME_BYTES + 8];
@@ -373,7 +384,7 @@ static int get(const struct sandbox_plan *p, const struct control_config *c, int
 		return 0;
 	struct template base;
 	template_init(&base);
-	if (!fresh && level == TEMPLATE_IMAGE && known_to_fail(dir, name))
+	if (!fresh && known_to_fail(dir, name))
 		return cai_fail(err, 0, "it could not be made before");
 	if (level == TEMPLATE_IMAGE && get(p, c, dir, TEMPLATE_BASE, NULL, false, &base, err) < 0)
 		return -1;
@@ -381,6 +392,14 @@ static int get(const struct sandbox_plan *p, const struct control_config *c, int
 	int r = lock < 0 || flock(lock, LOCK_EX) < 0 ? cai_fail_errno(err, errno, "cannot lock %s/templates", p->store.root) : 0;
 	if (r == 0 && (fresh || !open_template(dir, name, level, t))) {
 		r = make(p, c, dir, name, level, level == TEMPLATE_IMAGE ? &base : NULL, warm, err);
+		if (r < 0 && base.name[0]) { /* perhaps the base is damaged: once more with a new one */
+			char old[NAME_BYTES];
+			memcpy(old, base.name, sizeof(old));
+			template_close(&base);
+			remove_one(dir, old);
+			if (make(p, c, dir, old, TEMPLATE_BASE, NULL, NULL, err) == 0 && open_template(dir, old, TEMPLATE_BASE, &base))
+				r = make(p, c, dir, name, level, &base, warm, err);
+		}
 		if (r == 0 && !open_template(dir, name, level, t))
 			r = cai_fail(err, ENOENT, "the template that was just made is gone");
 	}

@@ -15,7 +15,12 @@
 #include "proto/control.h"
 #include "sandbox/plan.h"
 
-enum template_level { TEMPLATE_NONE, TEMPLATE_BASE, TEMPLATE_IMAGE };
+enum template_level {
+	TEMPLATE_NONE,
+	TEMPLATE_BASE,
+	TEMPLATE_IMAGE,
+	TEMPLATE_WHOLE, /* a checkpoint: nothing is attached later */
+};
 
 struct template {
 	enum template_level level;
