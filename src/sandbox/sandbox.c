@@ -280,7 +280,7 @@ static int make_network(const struct sandbox_plan *p, const char *id, struct net
 		.root_fd = p->store.root_fd,
 		.id = id,
 		.name = sp->name,
-		.hostname = sp->hostname ? sp->hostname : sp->name,
+		.hostname = sp->hostname ? sp->hostname : sp->name ? sp->name : id,
 		.mode = !sp->network ? NET_PRIVATE : !strcmp(sp->network, "none") ? NET_NONE : NET_NAMED,
 		.network = sp->network,
 		.dns = (const char *const *)sp->dns,

@@ -54,6 +54,8 @@ logged() { "$CAISSON" logs "$1" 2>&1 | grep -q "$2"; }
 	printf '# comment\nC=2\n\nD=a b=c\n' >"$BATS_TEST_TMPDIR/env"
 	run new --rm --env-file "$BATS_TEST_TMPDIR/env" -- sh -c 'echo $C $D'
 	[ "$output" = "2 a b=c" ]
+	# A sandbox without a name knows itself, too: else programs that ask for their own name wait for name servers.
+	new --rm -- sh -c 'grep -q "[[:space:]]$(hostname)$" /etc/hosts'
 }
 
 @test "a sandbox is kept when it has ended, with what it wrote, and can be started again" {

@@ -21,7 +21,8 @@ import time
 import world
 from world import cai, sh
 
-DEBIAN = "debian:bookworm"
+PACKAGES = "git,nginx-light"
+DEBIAN = "soak/debian-" + PACKAGES.replace(",", "-")
 WAN4, OUT4, LAN4 = "198.51.100.2", "198.51.100.1", "192.0.2.77"
 WAN6, OUT6 = "2001:db8:1::2", "2001:db8:1::1"
 SECRET = "the-hosts-secret"
@@ -34,8 +35,8 @@ WAIT = ["sh", "-c", 'trap "exit 0" TERM; sleep 100000 & wait']
 
 def bootstrap():
     have = [t for x in json.loads(cai("image", "ls", "--json", check=True).out) for t in x["tags"]]
-    if not any(t.endswith("/" + DEBIAN) for t in have):
-        cai("image", "bootstrap", "debian", "--packages", "git,nginx-light", timeout=1200, check=True)
+    if not any("/" + DEBIAN + ":" in t for t in have):
+        cai("image", "bootstrap", "debian", DEBIAN, "--packages", PACKAGES, timeout=1200, check=True)
 
 
 def apt(engine):
