@@ -16,4 +16,13 @@ void normalise_soft(struct outcome *o);
 bool compare(const struct test_case *t, struct outcome *soft, struct difference *d);
 void print_outcomes(const struct test_case *t, const struct outcome *soft);
 
+/* vendor.c: what cannot be compared with a host whose vendor differs from the one that the software CPU follows. */
+bool host_is_amd(void);
+/* Flags that the architecture leaves undefined, and vendors fill differently. */
+uint64_t vendor_undefined_flags(const struct x86_insn *i);
+/* Nothing of such a case can be compared. */
+bool vendor_incomparable(const uint8_t *code, bool mode32, const struct x86_insn *i);
+/* Makes the software CPU's outcome the host's where vendors differ. */
+void vendor_allow(const struct test_case *t, const struct x86_insn *i, struct outcome *s);
+
 #endif

@@ -8,6 +8,7 @@
  * is wrong. What a host decodes differently from model v2 is kept out: VEX, TZCNT and LZCNT, ADX, FSGSBASE, RDRAND, RTM and so on; so are
  * instructions that depend on the operating system, and FS (the C library's).
  */
+#include "compare.h"
 #include "diff.h"
 
 #include <string.h>
@@ -515,9 +516,11 @@ static void encode(uint8_t *p, const struct form *f, unsigned family, int want_m
 }
 
 /* May i stand in a sequence? What has undefined results there would spread; what jumps or needs registers set up ends it too soon. */
-static bool fits_sequence(const struct x86_insn *i, const struct spec *s, unsigned family)
+static bool fits_sequence(const uint8_t *code, const struct x86_insn *i, const struct spec *s, unsigned family)
 {
 	if (s->setup != PLAIN && s->setup != COUNT)
+		return false;
+	if (host_is_amd() && (vendor_undefined_flags(i) || vendor_incomparable(code, false, i)))
 		return false;
 	switch (family) {
 	case FAM_SHIFT:
@@ -548,7 +551,7 @@ static void generate_sequence(struct test_case *t, struct rng *r)
 		uint8_t *p = t->code + at;
 		encode(p, f, family, has_modrm ? (chance(r, 70) ? 3 : 0) : -1, true, r);
 		struct x86_insn i;
-		if (x86_decode(p, 15, X86_MODE_64, &i) != X86_DECODE_OK || i.lock || !fits_sequence(&i, f->spec, family))
+		if (x86_decode(p, 15, X86_MODE_64, &i) != X86_DECODE_OK || i.lock || !fits_sequence(p, &i, f->spec, family))
 			continue;
 		if (i.has_modrm && i.mod != 3) {
 			if (i.addrsize != 8 || i.base != X86_RIP_REG)
@@ -614,6 +617,11 @@ void generate(struct test_case *t, uint64_t seed, uint64_t number, unsigned fami
 		return;
 	}
 	memset(t->code + i.len, 0xcc, CODE_BYTES - i.len);
+	if (host_is_amd() && vendor_incomparable(t->code, t->mode32, &i)) {
+		memset(t->code, 0xcc, CODE_BYTES);
+		t->code[0] = 0x90;
+		return;
+	}
 	uint64_t ea = target(r, t);
 	if (s->setup == FX || (i.map == X86_MAP_1 && (i.op == 0xdd || i.op == 0xd9) && chance(r, 30)))
 		ea = t->boundary - 512 + 16 * below(r, chance(r, 20) ? 60 : 9) + (chance(r, 5) ? 4 : 0);
