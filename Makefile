@@ -41,6 +41,7 @@ bench: build kernel
 	@BUILD='$(BUILD)' tests/bench/bench.py $(BENCH)
 	@BUILD='$(BUILD)' tests/bench/images.py
 	@ninja -C '$(BUILD)' tests/tools/container-run && BUILD='$(BUILD)' tests/bench/containers.py
+	@BUILD='$(BUILD)' tests/bench/devices.py
 
 fuzz:
 	@BUILD='$(BUILD)' scripts/fuzz.sh

@@ -110,10 +110,17 @@ class Qemu:
             "-M", "microvm,acpi=off,pit=on,pic=on,rtc=on", "-accel", "tcg", "-cpu", "max",
             "-m", "%dM" % MEM_MIB, "-smp", str(cpus), "-kernel", kernel, "-initrd", initrd,
             "-append", self.EXTRA + command_line(args), "-serial", "stdio",
-        ]  # fmt: skip
+        ] + self.more()  # fmt: skip
         self.started = time.monotonic()
-        self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=self.pass_fds())
         self.console = Console(self.process.stdout.fileno())
+
+    def more(self):
+        """Devices, for whoever measures them."""
+        return []
+
+    def pass_fds(self):
+        return []
 
     def instructions(self):
         return None
@@ -153,12 +160,16 @@ class Caisson:
         fds = {control.FD_KERNEL: os.open(kernel, os.O_RDONLY), control.FD_INITRD: os.open(initrd, os.O_RDONLY),
                control.FD_CONSOLE: out_w}  # fmt: skip
         try:
-            self.control.configure(cpus, MEM_MIB << 20, accel, "v2", command_line(args), fds)
+            self.control.configure(cpus, MEM_MIB << 20, accel, "v2", command_line(args), fds, **self.devices())
         finally:
             for fd in fds.values():
                 os.close(fd)
         self.control.start()
         self.console = Console(out_r)
+
+    def devices(self):
+        """More for configure(), for whoever measures devices."""
+        return {}
 
     def instructions(self):
         return self.control.query()["instructions"] or None

@@ -11,6 +11,7 @@ READY, ENDED = 128, 129
 FD_KERNEL, FD_INITRD, FD_CONSOLE, FD_CONSOLE_IN, FD_VSOCK, FD_LISTEN, FD_KVM, FD_STATE, FD_CODE, FD_MEMORY = range(10)
 ACCEL_SOFT, ACCEL_KVM = 1, 2
 DISK_READONLY = 1
+NET_TAP = 1
 ENDS = {1: "poweroff", 2: "reset", 3: "panic", 4: "triple fault", 5: "stopped", 6: "accelerator lost", 7: "jail", 8: "internal"}
 
 STATUS_FIELDS = (
@@ -68,17 +69,21 @@ class Client:
         reason, length = struct.unpack_from("<II", body)
         return "%s: %s" % (ENDS.get(reason, reason), body[8 : 8 + length].decode(errors="replace"))
 
-    def configure(self, vcpus, mem_bytes, accel, cpu_model, cmdline, fds, disks=(), code_cache=0, shares=()):
-        """fds: {FD_*: descriptor}; disks: [(descriptor, flags, id)]; shares: [(descriptor, tag)]. Descriptors stay the caller's."""
+    def configure(self, vcpus, mem_bytes, accel, cpu_model, cmdline, fds, disks=(), code_cache=0, shares=(), nets=()):
+        """fds: {FD_*: descriptor}; disks: [(descriptor, flags, id)]; shares: [(descriptor, tag)]; nets: taps, [(mac, [descriptor], offloads)].
+        Descriptors stay the caller's."""
         bits = sum(1 << k for k in fds)
         body = struct.pack("<IIQI16sQ", 0, vcpus, mem_bytes, accel, cpu_model.encode(), code_cache)
         body += string(cmdline.encode()) + bytes(16) + struct.pack("<II", bits, len(disks))
         for _, flags, name in disks:
             body += struct.pack("<I20s", flags, name.encode())
-        body += struct.pack("<II", 0, len(shares))
+        body += struct.pack("<I", len(nets))
+        for mac, queues, offloads in nets:
+            body += mac + struct.pack("<HBBBQ", 0, NET_TAP, len(queues), 0, offloads)
+        body += struct.pack("<I", len(shares))
         for _, tag in shares:
             body += struct.pack("<36sI", tag.encode(), 0)
-        self.request(CONFIGURE, body, [fds[k] for k in sorted(fds)] + [d[0] for d in disks] + [s[0] for s in shares])
+        self.request(CONFIGURE, body, [fds[k] for k in sorted(fds)] + [d[0] for d in disks] + [q for n in nets for q in n[1]] + [s[0] for s in shares])
 
     def snapshot(self, state, memory, flags=0):
         """Writes a snapshot to two empty files."""
