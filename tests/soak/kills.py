@@ -6,7 +6,7 @@
 
 Workers make, run, execute in, pause, stop, start, copy to and remove sandboxes of both engines with shares, published ports and named
 networks, and import and remove images, while processes of Caisson's are killed with SIGKILL: commands, runners, monitors, and the helpers
-caisson-fs, caisson-net and caisson-image. Every ROUND kills everything rests and is looked at:
+caisson-fs, caisson-net and caisson-image; now and then all at once, with what runs in the sandboxes. Every ROUND kills everything rests and is looked at:
 
   ps -a tells the truth: what is said to run answers, what is said to have ended has no process, nothing that a command had confirmed is missing;
   every image that an import had confirmed is there, with the same bytes.
@@ -35,7 +35,7 @@ from world import cai
 
 ROUND = 20
 BASE = "soak/base"
-PROGRAM = 'mkdir -p /data; trap "exit 3" TERM; while :; do sleep 0.1; done'
+PROGRAM = 'trap "exit 3" TERM; while :; do sleep 0.1; done'
 KEEP = 3  # sandboxes of one worker
 
 
@@ -160,7 +160,8 @@ class Worker:
         if not boxes or rnd.random() < 0.15:
             return self.storm.images.add(rnd, self.do) if rnd.random() < 0.75 else self.storm.images.remove(rnd, self.do)
         box = rnd.choice(boxes)
-        rnd.choice([self.mark, self.mark, self.mark, self.stop, self.start, self.start, self.restart, self.pause, self.copy, self.look, self.remove])(box)
+        often = [self.mark] * 5 + [self.stop, self.start, self.restart, self.pause, self.copy, self.look] * 2
+        rnd.choice(often + [self.remove])(box)
 
     def new(self):
         rnd = self.rnd
@@ -187,7 +188,11 @@ class Worker:
         box.n_marks += 1
         name = "m%d" % box.n_marks
         sync = " && fsync /data/" + name if box.engine == "microvm" else ""
-        r = self.do("exec", box.name, "sh", "-c", "echo %s >/data/%s%s" % (name, name, sync))
+        words = ("exec", box.name, "sh", "-c", "mkdir -p /data && echo %s >/data/%s%s" % (name, name, sync))
+        r = self.do(*words)
+        if "not running" in r.err:
+            self.do("start", box.name)
+            r = self.do(*words)
         if r.status == 0:
             box.marks.append(name)
 
@@ -229,6 +234,7 @@ class Storm:
         self.images = Images(top, shutil.which("busybox"))
         self.boxes = [[] for _ in range(n_workers)]
         self.gone, self.n, self.lock = [], 0, threading.Lock()
+        self.not_ours = set(world.processes())
         self.enough = threading.Event()
         self.n_commands, self.killed = 0, {}
 
@@ -249,6 +255,16 @@ class Storm:
             found.setdefault(kind, []).append(pid)
         return found
 
+    def kill_all(self):
+        """As when the host goes down: nobody is left who could tidy up."""
+        for pid in world.processes():
+            if pid not in self.not_ours:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+        self.killed["everything"] = self.killed.get("everything", 0) + 1
+
     def kill_one(self):
         """Every kind is as likely as any other that there is."""
         end = time.monotonic() + 30
@@ -257,6 +273,9 @@ class Storm:
             found = self.targets()
             if not found:
                 continue
+            if self.rnd.random() < 0.03:
+                self.kill_all()
+                return True
             kind = self.rnd.choice(sorted(found))
             try:
                 os.kill(self.rnd.choice(found[kind]), signal.SIGKILL)
@@ -299,7 +318,8 @@ class Storm:
             if x and x["status"] == "running":
                 r = cai("exec", box.name, "true")
                 if r.status:
-                    return "%s (%s) is said to run, but: %r; there are: %s" % (box.name, x["engine"], r, world.describe(world.processes()))
+                    return "%s (%s) is said to run, but: %r; of its runner: %s; there are: %s" % (
+                        box.name, x["engine"], r, world.stack_of(x["runner_pid"] or 0), world.describe(world.processes()))  # fmt: skip
         up = {x["id"]: x for x in listed.values() if x["status"] == "running"}
         runners = {x["runner_pid"] for x in up.values()}
         for pid, program in world.ours().items():
