@@ -18,6 +18,7 @@
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -33,6 +34,7 @@
 #define BOOT_MS	   120000
 #define WRITE_MS   60000
 #define SETTLE_MS  100 /* for the guest to finish what its boot began, so that no copy has to */
+#define FAILURE_SECONDS 600 /* before making a template that could not be made is tried again */
 #define NAME_BYTES 64
 #define RESTORE_START_SEQ 2 /* of START, in monitor_boot */
 #define PREPARE_NS 60000000000ull
@@ -310,12 +312,16 @@ static void remove_one(int dir, const char *name)
 	unlinkat(dir, name, AT_REMOVEDIR);
 }
 
-/* That a template cannot be made is remembered, so that not every start tries: an empty file beside it. */
+/*
+ * That a template cannot be made is remembered, so that not every start tries: an empty file beside it. Not for ever: the monitor may have
+ * been killed, or the disk full.
+ */
 static bool known_to_fail(int dir, const char *name)
 {
 	char mark[NAME_BYTES + 8];
+	struct stat st;
 	snprintf(mark, sizeof(mark), "%s.no", name);
-	return faccessat(dir, mark, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+	return fstatat(dir, mark, &st, AT_SYMLINK_NOFOLLOW) == 0 && time(NULL) - st.st_mtim.tv_sec < FAILURE_SECONDS;
 }
 
 static void remember_failure(int dir, const char *name, bool failed)
@@ -323,10 +329,10 @@ static void remember_failure(int dir, const char *name, bool failed)
 	char mark[NAME_BYTES + 8];
 	snprintf(mark, sizeof(mark), "%s.no", name);
 	cleanup_close int fd = -1;
-	if (failed)
-		fd = openat(dir, mark, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	else
+	if (!failed)
 		unlinkat(dir, mark, 0);
+	else if ((fd = openat(dir, mark, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600)) >= 0)
+		futimens(fd, NULL);
 }
 
 /* Under the lock: what is of another generation, and what killed makers have left. */
