@@ -377,7 +377,11 @@ class Storm:
         n_images = self.images.check()
         cai("image", "prune", check=True)
         world.wait_for(lambda: ground.left(ids), 20)
-        left = world.files_left("sandboxes", "names", "images/tmp", "networks")
+        templates = cai("template", "ls", "-q", check=True).out.split()
+        if templates:
+            cai("template", "rm", *templates, check=True)
+        left = world.files_left("sandboxes", "names", "images/tmp", "networks", "templates")
+        left = [f for f in left if not f.endswith(".no")]  # that one could not be made is remembered for a while
         assert not left, "left in the store: %s" % left
         return "%d commands; killed: %s; %d sandboxes kept, %d marks and %d disks checked, %d images" % (
             self.n_commands, ", ".join("%d %s" % (n, k) for k, n in sorted(self.killed.items())), len(alive), marks, disks, n_images)  # fmt: skip
