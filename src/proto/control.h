@@ -99,6 +99,9 @@ struct control_fs {
 
 #define CONTROL_FLAG_VERIFY        (1u << 1) /* a snapshot's memory is checked as a whole before the guest runs */
 #define CONTROL_FLAG_VERIFY_LATE   (1u << 2) /* soft: by chunks of 64 KiB, when the guest first uses them; elsewhere as CONTROL_FLAG_VERIFY */
+/* The new generation id of a restored guest comes without its interrupt: its agent, or whoever restores it, gives it new random numbers, and the
+ * guest's kernel need not interpret ACPI's code for that. */
+#define CONTROL_FLAG_QUIET_GENERATION (1u << 3)
 #define CONTROL_FLAG_SELFTEST_JAIL (1u << 0) /* test: once jailed, try what jail_probe names, to show that it is fatal */
 struct control_config {
 	uint32_t flags;

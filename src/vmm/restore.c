@@ -240,6 +240,8 @@ static int new_generation(struct machine *m, struct cai_error *err)
 		return cai_fail_errno(err, errno, "the host gives no random numbers");
 	if (acpi_set_generation(&m->mem, id) < 0)
 		return cai_fail(err, EINVAL, "the machine has no place for its generation id");
+	if (m->cfg.flags & CONTROL_FLAG_QUIET_GENERATION)
+		return 0;
 	hv_irq_line(m->vm, LAYOUT_GED_GSI, true);
 	hv_irq_line(m->vm, LAYOUT_GED_GSI, false);
 	return 0;

@@ -196,7 +196,7 @@ static void bad_fields_of_a_configuration_are_refused(void **state)
 		uint32_t value;
 		const char *says;
 	} cases[] = {
-		{0, 8, "unknown flags"},
+		{0, 16, "unknown flags"},
 		{4, 0, "0 vCPUs"},
 		{4, 33, "33 vCPUs"},
 		{16, 0, "accelerator 0"},
