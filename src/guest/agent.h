@@ -22,6 +22,7 @@ struct agent_ops {
 	int (*setup)(void *ctx, const struct agent_setup *m, uint32_t *code, struct cai_error *err);
 	/* START of the function "prepare", before its process is started; likewise. NULL: there is nothing to prepare. */
 	int (*prepare)(void *ctx, char *const *argv, uint32_t *code, struct cai_error *err);
+	void (*prepared)(void *ctx); /* its process has ended with 0; NULL where prepare is */
 	/* SETUP of a machine that is set up already, likewise. NULL: accepted, there is nothing to do. */
 	int (*renew)(void *ctx, const struct agent_setup *m, uint32_t *code, struct cai_error *err);
 	/* POWEROFF. Does not return in a real machine; where it does, the agent's loop stops. */

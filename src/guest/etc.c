@@ -107,7 +107,11 @@ void etc_prepare(struct etc *e, const char *dir)
 		cleanup_close int fd = openat(etc, names[i], O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0644);
 		if (fd < 0 || fstat(fd, &st) < 0 || !is_plain(&st))
 			continue;
-		e->empty[i] = st.st_size == 0;
+		e->ours[i] = st.st_size == 0 || (st.st_size == 1 && e->ours[i]);
+		e->size[i] = (size_t)st.st_size;
+		/* A block of its own, which is then written over. (A file that was cut to nothing and written to ext4 flushes when it is closed.) */
+		if (st.st_size == 0 && pwrite(fd, "\n", 1, 0) == 1)
+			e->size[i] = 1;
 		e->fd[i] = steal_fd(&fd);
 	}
 }
@@ -119,15 +123,16 @@ void etc_forget(struct etc *e)
 			close(steal_fd(&e->fd[i]));
 }
 
-static bool write_prepared(int fd, bool empty, const char *text)
+static bool write_prepared(const struct etc *e, unsigned i, const char *text)
 {
-	return (empty || ftruncate(fd, 0) == 0) && file_write_full(fd, text, strlen(text)) == 0;
+	size_t n = strlen(text);
+	return pwrite(e->fd[i], text, n, 0) == (ssize_t)n && (e->size[i] <= n || ftruncate(e->fd[i], (off_t)n) == 0);
 }
 
 /* *etc is opened when it is needed. must: the file says this, whatever the image has. */
 static int write_one(const struct etc *e, unsigned i, int *etc, const char *text, bool must, struct cai_error *err)
 {
-	if (e->fd[i] >= 0 && ((!must && !e->empty[i]) || write_prepared(e->fd[i], e->empty[i], text)))
+	if (e->fd[i] >= 0 && ((!must && !e->ours[i]) || write_prepared(e, i, text)))
 		return 0;
 	if (*etc < 0) {
 		mkdir("/etc", 0755);

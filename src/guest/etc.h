@@ -4,6 +4,7 @@
 #define GUEST_ETC_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "base/error.h"
 #include "proto/agent.h"
@@ -12,11 +13,12 @@
 enum { ETC_HOSTNAME, ETC_HOSTS, ETC_RESOLV, ETC_FILES };
 struct etc {
 	int fd[ETC_FILES];
-	bool empty[ETC_FILES];
+	bool ours[ETC_FILES]; /* the image has no such file, or an empty one */
+	size_t size[ETC_FILES];
 };
 #define ETC_INIT {.fd = {-1, -1, -1}}
 
-/* Makes dir's files such that etc_write, later, has the least to do: in the upper layer, with what they say now. Nothing else may change
+/* Makes dir's files such that etc_write, later, has the least to do: in the upper layer, with what they say now; a newline where that is nothing. Nothing else may change
  * them in between. */
 void etc_prepare(struct etc *e, const char *dir);
 void etc_forget(struct etc *e); /* they are not needed */

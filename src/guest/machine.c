@@ -82,11 +82,20 @@ int machine_prepare(void *ctx, char *const *argv, uint32_t *code, struct cai_err
 	*code = AGENT_E_ROOTFS;
 	if (machine->early_failed)
 		return cai_fail(err, machine->early.errnum, "%s", machine->early.text);
-	if (prepare_parse(argv, &p, err) < 0 || rootfs_prepare(&machine->root, p.dev, p.fstype, p.overlay, err) < 0)
+	if (prepare_parse(argv, &p, err) < 0 || rootfs_prepare(&machine->root, &p.root, err) < 0)
 		return -1;
 	if (machine->root.overlay)
 		etc_prepare(&machine->etc, "/newroot/etc");
 	return 0;
+}
+
+void machine_prepared(void *ctx)
+{
+	struct machine *machine = ctx;
+	struct cai_error err;
+	/* Where this fails SETUP does it, or says what is wrong. */
+	if (machine->root.overlay)
+		rootfs_enter(&machine->root, false, &err);
 }
 
 static int set_identity(const struct agent_setup *m, struct cai_error *err)
@@ -122,14 +131,12 @@ int machine_setup(void *ctx, const struct agent_setup *m, uint32_t *code, struct
 
 	*code = AGENT_E_ROOTFS;
 	bool disk = m->root_dev && *m->root_dev;
-	if (disk && rootfs_mount(&machine->root, m, err) < 0)
+	if ((disk ? rootfs_setup(&machine->root, m, err) : rootfs_leave(&machine->root, err)) < 0)
 		return -1;
-	if (!disk || !machine->root.overlay)
-		etc_forget(&machine->etc); /* files of a root that will not be */
 	if (!disk)
 		rootfs_stay();
-	else if (rootfs_enter(m->root_mode == AGENT_ROOT_READONLY, err) < 0)
-		return -1;
+	if (!disk || !machine->root.overlay)
+		etc_forget(&machine->etc); /* files of a root that will not be */
 	if (etc_write(&machine->etc, m, err) < 0)
 		return -1;
 	if (m->n_mounts) {

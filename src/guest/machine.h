@@ -34,6 +34,8 @@ int machine_setup(void *ctx, const struct agent_setup *m, uint32_t *code, struct
 int machine_renew(void *ctx, const struct agent_setup *m, uint32_t *code, struct cai_error *err);
 /* An operation of struct agent_ops: the mounts of "prepare". */
 int machine_prepare(void *ctx, char *const *argv, uint32_t *code, struct cai_error *err);
+/* Likewise: its warm-up has succeeded. Enters the root. */
+void machine_prepared(void *ctx);
 /* POWEROFF: an operation of struct agent_ops. Ends all processes, writes back, powers off. Does not return. */
 void machine_poweroff(void *ctx);
 /* An operation of struct agent_ops. */

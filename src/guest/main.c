@@ -57,6 +57,7 @@ static struct agent *start(struct machine *m, struct cai_error *err)
 		.setup = machine_setup,
 		.renew = machine_renew,
 		.prepare = machine_prepare,
+		.prepared = machine_prepared,
 		.poweroff = machine_poweroff,
 		.spawn = spawn_process,
 		.signal_session = spawn_signal_session,

@@ -407,18 +407,6 @@ static int route_through(int fd, const struct netif_link *l, const char *gateway
 	return 0;
 }
 
-/* A pair of interfaces, such as they are. */
-static int make_pair(int fd)
-{
-	static const char kind[] = "veth";
-	struct request r, info = {.len = 0};
-	attr(&info, GUEST_IFLA_INFO_KIND, kind, sizeof(kind) - 1);
-	begin(&r, GUEST_RTM_NEWLINK, GUEST_NLM_CREATE);
-	*(struct guest_ifinfomsg *)put(&r, sizeof(struct guest_ifinfomsg)) = (struct guest_ifinfomsg){0};
-	attr(&r, GUEST_IFLA_LINKINFO, info.bytes, info.len);
-	return ask(fd, &r);
-}
-
 /* RFC 4291 appendix A: from the MAC. */
 static struct netif_addr link_local(const uint8_t mac[6])
 {
@@ -515,22 +503,15 @@ int netif_renew(struct netif *n, const struct agent_setup *m, struct cai_error *
 	return set_up_all(n, m, true, err);
 }
 
-void netif_rehearse(void)
+void netif_make_pair(void)
 {
-	struct netif n = {0};
-	const struct agent_setup m = {.n_ifaces = 1,
-				      .iface = {{.mac = {2, 0, 0, 0, 0, 1},
-						 .mtu = 1400,
-						 .n_addrs = 2,
-						 .addr = {(char[]){"10.0.0.2/24"}, (char[]){"fd00::2/64"}},
-						 .gateway4 = (char[]){"10.0.0.1"},
-						 .gateway6 = (char[]){"fd00::1"}}}};
-	struct cai_error err;
-	int fd = open_netlink();
-	if (fd >= 0) {
-		make_pair(fd);
-		close(fd);
-	}
-	netif_early(&n);
-	netif_setup(&n, &m, &err);
+	static const char kind[] = "veth";
+	struct request r, info = {.len = 0};
+	cleanup_close int fd = open_netlink();
+	attr(&info, GUEST_IFLA_INFO_KIND, kind, sizeof(kind) - 1);
+	begin(&r, GUEST_RTM_NEWLINK, GUEST_NLM_CREATE);
+	*(struct guest_ifinfomsg *)put(&r, sizeof(struct guest_ifinfomsg)) = (struct guest_ifinfomsg){0};
+	attr(&r, GUEST_IFLA_LINKINFO, info.bytes, info.len);
+	if (fd >= 0 && ask(fd, &r) < 0)
+		return; /* a kernel without: nothing depends on it */
 }

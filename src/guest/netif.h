@@ -41,8 +41,7 @@ int netif_setup(struct netif *n, const struct agent_setup *m, struct cai_error *
 int netif_renew(struct netif *n, const struct agent_setup *m, struct cai_error *err);
 
 void netif_loopback_up(void);
-/* In a network namespace that is going to be thrown away: an interface, and all that netif_setup does to one, so that the kernel's code for it has
- * been executed once. */
-void netif_rehearse(void);
+/* Makes a pair of connected interfaces (veth), to have something to set up. */
+void netif_make_pair(void);
 
 #endif

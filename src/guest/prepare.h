@@ -9,11 +9,11 @@
 #include <stdbool.h>
 
 #include "base/error.h"
+#include "guest/rootfs.h"
 
 struct prepare {
-	const char *dev, *fstype; /* borrowed from argv, as is command */
-	bool overlay;             /* --overlay */
-	char *const *command;     /* NULL: the usual */
+	struct rootfs_plan root; /* borrowed from argv, as is command */
+	char *const *command;    /* NULL: the usual */
 };
 
 /* argv: "prepare" and the words behind it. */

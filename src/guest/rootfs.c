@@ -6,8 +6,8 @@
  * below them. Three mounts are then moved into the root, whatever that is, and what belongs to them goes along.
  *
  * The disk is mounted on /lower and, for an overlay, a tmpfs or a second disk on /rw; the result is on /newroot. An initramfs cannot be
- * pivoted away, so /newroot is moved over "/" and entered with chroot, as every distribution's initramfs does. All of this up to the
- * entering may have been prepared, before SETUP came, and is taken if it is what SETUP asks for.
+ * pivoted away, so /newroot is moved over "/" and entered with chroot, as every distribution's initramfs does. All of this may
+ * have been prepared, before SETUP came, and is taken if it is what SETUP asks for; else the root is left again, the same way back.
  *
  * The image decides what /dev, /proc and the like are in it. They are made where they are missing and something can be
  * made; one that is not a directory (a symbolic link, say) is refused, since a mount would land where it points. A read-only root
@@ -26,6 +26,7 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -96,11 +97,7 @@ static const char *choose_type(const char *what, const char *dev, const char *wa
 		return NULL;
 	}
 	const char *found = NULL;
-	ssize_t got = 0;
-	/* A disk put into an empty slot gets its size a moment after the interrupt that tells of it. */
-	for (int tries = 0; tries < 2000 && (got = file_pread_full(fd, block, sizeof(block), 0)) == 0; tries++)
-		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-	if (got == (ssize_t)sizeof(block))
+	if (file_pread_full(fd, block, sizeof(block), 0) == (ssize_t)sizeof(block))
 		found = rootfs_detect(block);
 	if (!found) {
 		cai_fail(err, 0, "the %s %.64s holds neither an EROFS nor an ext4 file system", what, dev);
@@ -165,19 +162,19 @@ static int make_mount_points(bool readonly, struct cai_error *err)
 	return readonly && (tmp < 0 || run < 0) ? -1 : 0;
 }
 
-/* m: NULL for an upper layer in memory. */
-static int mount_upper(const struct agent_setup *m, struct cai_error *err)
+/* dev: empty for an upper layer in memory. */
+static int mount_upper(const char *dev, const char *fstype, struct cai_error *err)
 {
 	static const char what[] = "disk of the writable layer";
-	if (!m || m->root_mode == AGENT_ROOT_OVERLAY_TMPFS) {
+	if (!*dev) {
 		if (mount("tmpfs", "/rw", "tmpfs", MS_NOATIME, "mode=0755") < 0)
 			return cai_fail_errno(err, errno, "no memory file system for the writable layer");
 		return 0;
 	}
-	const char *type = choose_type(what, m->upper_dev, m->upper_fstype, err);
+	const char *type = choose_type(what, dev, fstype, err);
 	if (!type)
 		return -1;
-	return mount_disk(what, m->upper_dev, type, "/rw", false, err);
+	return mount_disk(what, dev, type, "/rw", false, err);
 }
 
 /* The merged root takes owner and mode from the upper directory: at first those of the image's root, later what they became. */
@@ -193,17 +190,17 @@ static int make_upper_dirs(struct cai_error *err)
 	return 0;
 }
 
-/* m: as above. */
-static int mount_overlay(const struct agent_setup *m, int *upper_fd, struct cai_error *err)
+/* dev, fstype: as above. */
+static int mount_overlay(const char *dev, const char *fstype, int *upper_fd, struct cai_error *err)
 {
-	if (mount_upper(m, err) < 0 || make_upper_dirs(err) < 0)
+	if (mount_upper(dev, fstype, err) < 0 || make_upper_dirs(err) < 0)
 		return -1;
-	if (m && m->root_mode == AGENT_ROOT_OVERLAY_DISK) {
+	if (*dev) {
 		*upper_fd = open("/rw", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		if (*upper_fd < 0)
 			return cai_fail_errno(err, errno, "cannot open the writable layer");
 	}
-	if (mount("overlay", "/newroot", "overlay", MS_NOATIME, "lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work") < 0)
+	if (mount("overlay", NEWROOT, "overlay", MS_NOATIME, "lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work") < 0)
 		return cai_fail_errno(err, errno, "cannot put a writable layer over the root disk");
 	return 0;
 }
@@ -212,7 +209,7 @@ static void unmount_overlay(struct rootfs *r)
 {
 	if (r->upper_fd >= 0)
 		close(steal_fd(&r->upper_fd));
-	umount2("/newroot", MNT_DETACH);
+	umount2(NEWROOT, MNT_DETACH);
 	umount2("/rw", MNT_DETACH);
 	r->overlay = false;
 }
@@ -226,7 +223,7 @@ static void unmount_all(struct rootfs *r)
 
 static int mount_lower(struct rootfs *r, const char *dev, const char *fstype, struct cai_error *err)
 {
-	static const char *const places[] = {"/newroot", "/lower", "/rw"};
+	static const char *const places[] = {NEWROOT, "/lower", "/rw"};
 	const char *type = choose_type("root disk", dev, fstype, err);
 	if (!type)
 		return -1;
@@ -239,57 +236,84 @@ static int mount_lower(struct rootfs *r, const char *dev, const char *fstype, st
 	return 0;
 }
 
-int rootfs_prepare(struct rootfs *r, const char *dev, const char *fstype, bool overlay, struct cai_error *err)
+int rootfs_prepare(struct rootfs *r, const struct rootfs_plan *p, struct cai_error *err)
 {
+	const char *upper = p->upper_dev ? p->upper_dev : "";
+	if (r->lower[0] && (strcmp(r->lower, p->dev) || r->overlay != p->overlay || (r->overlay && strcmp(r->upper, upper))))
+		return cai_fail(err, EBUSY, "the root disk %s is mounted already", r->lower);
+	if (strlen(p->dev) >= sizeof(r->lower) || strlen(upper) >= sizeof(r->upper))
+		return cai_fail(err, EINVAL, "a disk's name is too long");
 	if (r->lower[0])
-		return strcmp(r->lower, dev) ? cai_fail(err, EBUSY, "the root disk %s is mounted already", r->lower) : 0;
-	if (strlen(dev) >= sizeof(r->lower))
-		return cai_fail(err, EINVAL, "the root disk's name is too long");
-	if (mount_lower(r, dev, fstype, err) < 0)
+		return rootfs_leave(r, err);
+	if (mount_lower(r, p->dev, p->fstype, err) < 0)
 		return -1;
-	if (overlay && (mount_overlay(NULL, &r->upper_fd, err) < 0 || make_mount_points(false, err) < 0)) {
+	if (p->overlay && (mount_overlay(upper, p->upper_fstype, &r->upper_fd, err) < 0 || make_mount_points(false, err) < 0)) {
 		unmount_all(r);
 		return -1;
 	}
-	r->overlay = overlay;
+	r->overlay = p->overlay;
+	strcpy(r->upper, upper);
 	return 0;
 }
 
-/* Does what was prepared serve here? */
-static bool fits(const struct rootfs *r, const struct agent_setup *m)
+static bool same(const char *wanted, const char *there)
 {
-	return !strcmp(r->lower, m->root_dev) && (!m->root_fstype || !*m->root_fstype || !strcmp(m->root_fstype, r->lower_type));
+	return !wanted || !*wanted || !strcmp(wanted, there);
 }
 
-int rootfs_mount(struct rootfs *r, const struct agent_setup *m, struct cai_error *err)
+/* Does the lower file system that was prepared serve here? And the overlay with it? */
+static bool lower_fits(const struct rootfs *r, const struct agent_setup *m)
 {
-	bool overlay = m->root_mode == AGENT_ROOT_OVERLAY_TMPFS || m->root_mode == AGENT_ROOT_OVERLAY_DISK;
-	bool readonly = m->root_mode == AGENT_ROOT_READONLY;
+	return r->lower[0] && m->root_mode != AGENT_ROOT_DIRECT && !strcmp(r->lower, m->root_dev) && same(m->root_fstype, r->lower_type);
+}
 
-	if (r->lower[0] && ((!overlay && !readonly) || !fits(r, m)))
-		unmount_all(r);
-	if (r->overlay && m->root_mode == AGENT_ROOT_OVERLAY_TMPFS)
-		return 0;
-	if (r->overlay)
-		unmount_overlay(r);
-	if (readonly && r->lower[0]) {
+static bool overlay_fits(const struct rootfs *r, const struct agent_setup *m)
+{
+	if (!r->overlay || !lower_fits(r, m))
+		return false;
+	if (m->root_mode == AGENT_ROOT_OVERLAY_DISK)
+		return r->upper[0] && !strcmp(r->upper, m->upper_dev) && same(m->upper_fstype, "ext4");
+	return m->root_mode == AGENT_ROOT_OVERLAY_TMPFS && !r->upper[0];
+}
+
+/* What m asks for, on /newroot. */
+static int mount_root(struct rootfs *r, const struct agent_setup *m, struct cai_error *err)
+{
+	const bool disk = m->root_mode == AGENT_ROOT_OVERLAY_DISK, readonly = m->root_mode == AGENT_ROOT_READONLY;
+	if (disk || m->root_mode == AGENT_ROOT_OVERLAY_TMPFS) {
+		if (!r->lower[0] && mount_lower(r, m->root_dev, m->root_fstype, err) < 0)
+			return -1;
+		if (mount_overlay(disk ? m->upper_dev : "", m->upper_fstype, &r->upper_fd, err) < 0)
+			return -1;
+	} else if (r->lower[0]) {
 		if (mount("/lower", NEWROOT, NULL, MS_MOVE, NULL) < 0)
 			return cai_fail_errno(err, errno, "cannot mount the root disk");
 		r->lower[0] = 0;
-	} else if (!overlay) {
+	} else {
 		const char *type = choose_type("root disk", m->root_dev, m->root_fstype, err);
-		mkdir("/newroot", 0755);
-		if (!type || mount_disk("root disk", m->root_dev, type, "/newroot", readonly, err) < 0)
+		mkdir(NEWROOT, 0755);
+		if (!type || mount_disk("root disk", m->root_dev, type, NEWROOT, readonly, err) < 0)
 			return -1;
-	} else if ((!r->lower[0] && mount_lower(r, m->root_dev, m->root_fstype, err) < 0) || mount_overlay(m, &r->upper_fd, err) < 0) {
+	}
+	return make_mount_points(readonly, err);
+}
+
+int rootfs_setup(struct rootfs *r, const struct agent_setup *m, struct cai_error *err)
+{
+	const bool fits = overlay_fits(r, m);
+	if (fits && r->old_root >= 0)
+		return 0;
+	if (rootfs_leave(r, err) < 0)
+		return -1;
+	if (r->lower[0] && !lower_fits(r, m))
+		unmount_all(r);
+	else if (r->overlay && !fits)
+		unmount_overlay(r);
+	if (!fits && mount_root(r, m, err) < 0) {
 		unmount_all(r);
 		return -1;
 	}
-	if (make_mount_points(readonly, err) < 0) {
-		unmount_all(r);
-		return -1;
-	}
-	return 0;
+	return rootfs_enter(r, m->root_mode == AGENT_ROOT_READONLY, err);
 }
 
 void rootfs_finish(const struct rootfs *r)
@@ -316,7 +340,7 @@ int rootfs_scratch(bool prepared, struct cai_error *err)
 		return mount(NULL, NEWROOT, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOATIME, NULL) < 0
 			       ? cai_fail_errno(err, errno, "cannot make the root file system read-only")
 			       : 0;
-	return mount_overlay(NULL, &none, err) < 0 || make_mount_points(false, err) < 0 ? -1 : 0;
+	return mount_overlay("", "", &none, err) < 0 || make_mount_points(false, err) < 0 ? -1 : 0;
 }
 
 struct mount_spec {
@@ -355,17 +379,56 @@ int rootfs_kernel_mounts(struct cai_error *err)
 	return 0;
 }
 
-int rootfs_enter(bool readonly, struct cai_error *err)
+static const char *const moved[] = {"/dev", "/proc", "/sys"};
+
+int rootfs_enter(struct rootfs *r, bool readonly, struct cai_error *err)
 {
-	if (mount("/dev", NEWROOT "/dev", NULL, MS_MOVE, NULL) < 0 || mount("/proc", NEWROOT "/proc", NULL, MS_MOVE, NULL) < 0)
-		return cai_fail_errno(err, errno, "cannot switch to the root file system");
-	if (mount("/sys", NEWROOT "/sys", NULL, MS_MOVE, NULL) < 0)
+	cleanup_close int old_root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	for (size_t i = 0; i < ARRAY_LEN(moved); i++) {
+		char to[32];
+		snprintf(to, sizeof(to), NEWROOT "%s", moved[i]);
+		if (mount(moved[i], to, NULL, MS_MOVE, NULL) == 0)
+			continue;
+		if (strcmp(moved[i], "/sys") != 0)
+			return cai_fail_errno(err, errno, "cannot switch to the root file system");
 		umount2("/sys", MNT_DETACH);
-	if (chdir(NEWROOT) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)
+	}
+	if (old_root < 0 || chdir(NEWROOT) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)
 		return cai_fail_errno(err, errno, "cannot switch to the root file system");
+	r->old_root = steal_fd(&old_root);
 	if (readonly) {
 		mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755");
 		mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777");
 	}
+	return 0;
+}
+
+static int move_mount_to(int from, const char *to)
+{
+	return (int)syscall(GUEST_NR_MOVE_MOUNT, from, "", AT_FDCWD, to, GUEST_MOVE_F_EMPTY_PATH);
+}
+
+int rootfs_leave(struct rootfs *r, struct cai_error *err)
+{
+	if (r->old_root < 0)
+		return 0;
+	cleanup_close int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int fd[ARRAY_LEN(moved)], bad = 0;
+	for (size_t i = 0; i < ARRAY_LEN(moved); i++)
+		fd[i] = open(moved[i], O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0 || fchdir(r->old_root) < 0 || chroot(".") < 0)
+		bad = errno;
+	for (size_t i = 0; i < ARRAY_LEN(moved); i++) {
+		/* /sys may have been left out. */
+		if (!bad && move_mount_to(fd[i], moved[i]) < 0 && strcmp(moved[i], "/sys") != 0)
+			bad = errno;
+		if (fd[i] >= 0)
+			close(fd[i]);
+	}
+	if (!bad && move_mount_to(root, NEWROOT) < 0)
+		bad = errno;
+	if (bad)
+		return cai_fail_errno(err, bad, "cannot leave the root file system");
+	close(steal_fd(&r->old_root));
 	return 0;
 }

@@ -193,6 +193,8 @@ void session_maybe_exit(struct session *s)
 		x.signal = (uint32_t)WTERMSIG(s->wait_status);
 	else
 		x.status = (uint32_t)WEXITSTATUS(s->wait_status);
+	if (s->preparing && s->wait_status == 0 && ops->prepared)
+		ops->prepared(ops->ctx);
 	agent_put_exit(&s->out, &x);
 	session_linger(s);
 }
@@ -369,7 +371,8 @@ static void handle_start(struct session *s, const uint8_t *body, uint32_t len)
 		return;
 	}
 	s->oom_kills = s->a->oom_kills;
-	loop_timer_set(s->a->oom_timer, clock_mono_ns() + OOM_COUNT_NS);
+	if (!s->preparing)
+		loop_timer_set(s->a->oom_timer, clock_mono_ns() + OOM_COUNT_NS);
 	s->apart = m.flags & AGENT_START_DETACH;
 	s->builtin = m.flags & AGENT_START_BUILTIN;
 	/* Later, what runs in the sandbox may have put anything in a program's way: a file system of its own, say. */

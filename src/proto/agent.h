@@ -184,10 +184,11 @@ struct agent_setup {
  *                         refused, and so is going through a link that leaves DIR; a leading "/" is dropped. A file that is there is
  *                         replaced; a directory and a non-directory never replace each other. What was extracted before an error stays.
  *                         As root owners are the archive's numbers, else the user's own. FLAG: "--owner=UID:GID" (for everything).
- *   prepare DEV FSTYPE [--overlay] [-- CMD...]
+ *   prepare DEV FSTYPE [--overlay | --upper DEV FSTYPE] [-- CMD...]
  *                         for a machine that is going to be saved as a template; the only START that comes before SETUP, not after it. Mounts
  *                         the disk as SETUP would as the root's lower file system, and with --overlay the whole root of
- *                         AGENT_ROOT_OVERLAY_TMPFS; SETUP takes what fits and unmounts what does not. Then runs, as a rehearsal, /bin/true and /bin/sh
+ *                         AGENT_ROOT_OVERLAY_TMPFS, with --upper that of AGENT_ROOT_OVERLAY_DISK: such a template includes that disk, as it is
+ *                         when the machine is saved, and each copy needs a copy of it. SETUP takes what fits and unmounts what does not. Then runs, as a rehearsal, /bin/true and /bin/sh
  *                         in a root like that which SETUP makes, and CMD before them (as root, with START's environment, its output is
  *                         this one's; failing, when CMD's status is not 0): they get namespaces of their own and leave no
  *                         process, mount or file. A device must appear, and its slot have a disk, within 2 seconds; for SETUP too.

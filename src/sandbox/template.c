@@ -180,10 +180,12 @@ static void on_ended(void *ctx)
 }
 
 /* The agent's function that mounts the root's lower file system and runs a first program. */
-static int prepare(struct sandbox_dir *d, const char *fstype, char *const *warm, struct cai_error *err)
+static int prepare(struct sandbox_dir *d, const char *fstype, bool upper_disk, char *const *warm, struct cai_error *err)
 {
 	char *argv[64] = {(char *)"prepare", (char *)"/dev/vda", (char *)(uintptr_t)fstype};
 	unsigned n = 3;
+	if (!upper_disk)
+		argv[n++] = (char *)"--overlay";
 	if (warm && *warm)
 		argv[n++] = (char *)"--";
 	for (; warm && *warm && n < 63; warm++)
@@ -246,6 +248,9 @@ int monitor_restore(struct monitor *m, const struct template *t, const struct co
 	q.fd[CONTROL_FD_STATE] = t->state;
 	q.fd[CONTROL_FD_MEMORY] = t->memory;
 	q.fd[CONTROL_FD_CODE] = t->code;
+	/* SETUP, before any program runs, has the agent make the random numbers anew. */
+	if (t->level != TEMPLATE_WHOLE)
+		q.flags |= CONTROL_FLAG_QUIET_GENERATION;
 	for (unsigned i = attached_from(t, &q); i < q.n_disks; i++) {
 		q.disk[i].flags |= CONTROL_DISK_EMPTY;
 		q.disk_fd[i] = -1;
@@ -279,7 +284,7 @@ static int run(struct monitor *m, const struct sandbox_plan *p, const struct con
 		return -1;
 	c.fd[CONTROL_FD_VSOCK] = sock;
 	if (from) {
-		if (monitor_restore(m, from, &c, err) < 0 || await(m, CONTROL_OK, RESTORE_START_SEQ, WRITE_MS, err) < 0 || prepare(d, p->root.fstype, warm, err) < 0)
+		if (monitor_restore(m, from, &c, err) < 0 || await(m, CONTROL_OK, RESTORE_START_SEQ, WRITE_MS, err) < 0 || prepare(d, p->root.fstype, c.n_disks > 1, warm, err) < 0)
 			return -1;
 	} else if (monitor_boot(m, &c, err) < 0 || await(m, CONTROL_READY, 0, BOOT_MS, err) < 0) {
 		return -1;

@@ -323,7 +323,6 @@ class Cases:
                 print("# %.1f s" % (time.monotonic() - start), flush=True)
                 for name in [x["name"] for x in ps("-a")]:  # the next case has its own
                     cai("rm", "-f", name)
-                time.sleep(5 * LINGER_MS / 1000)  # and what the last ones leave behind for a moment is none of its
         return 1 if failed else 0
 
 

@@ -5,12 +5,13 @@
  *
  *   snap-run build DIR --kernel F --initrd F --cmdline FILE [--disk F[:ro]]... [--empty]... [--cpus N] [-m MB] [--setup DEV] [--warm CMD]...
  *   snap-run build DIR --from DIR [--disk F[:ro]]... [--empty]... [--net]... [--attach F] [--setup DEV] [--warm CMD]... [-- PREPARE...]
- *   snap-run run DIR [--disk F[:ro]]... [--empty]... [--net]... [-n N] [--expect TEXT] [--setup DEV] [--attach F] [--no-code] [--verify] [--times] [--stats] -- CMD...
+ *   snap-run run DIR [--disk F[:ro]]... [--empty | --empty-rw]... [--net]... [-n N] [--expect TEXT] [--setup DEV] [--attach F] [--no-code] [--verify] [--times] [--stats] -- CMD...
  *   snap-run chain DIR --from DIR | --kernel F ... [-n N] [--setup DEV] [--disk F[:ro]]... -- CMD...
  *
  * build boots, waits for the agent, with --setup mounts the root from DEV, runs each --warm command in it, and writes DIR/state, DIR/memory
  * and DIR/code. With --from it restores instead of booting; with --settle it waits until the guest has nothing left to do. PREPARE is run as a function of the agent, before all others: "prepare /dev/vda erofs".
- * --attach puts F into the first slot; --net is a network that is not connected. run restores N copies one after the other, and in each one runs CMD, whose output must be TEXT. --times prints medians
+ * --attach puts F into the first slot, --upper a copy of F into the second, for the writable layer; --upper-copy that is the
+ * template's, DIR/upper, a copy of which is there from the beginning; --quiet leaves out the interrupt of the new generation id; --net is a network that is not connected. run restores N copies one after the other, and in each one runs CMD, whose output must be TEXT. --times prints medians
  * and the 99th percentile, in microseconds since the start of the monitor's process; cpu is what it took of the host's CPUs, by all of its threads. Exit status 0 when all went well.
  *
  * chain starts CMD, which goes on for itself and writes to the console, and takes N snapshots at random moments, each but the first an incremental
@@ -25,6 +26,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -43,7 +45,7 @@ static const char *const time_names[] = {"configured", "started", "ready", "conn
 
 struct options {
 	struct control_config cfg;
-	const char *dir, *from, *vmm, *setup, *expect, *attach;
+	const char *dir, *from, *vmm, *setup, *expect, *attach, *upper, *upper_copy;
 	char *warm[16];
 	unsigned n_warm, n;
 	bool times, no_code, stats, settle;
@@ -56,6 +58,7 @@ struct run {
 	char path[108];
 	double t0, t[N_TIMES];
 	uint32_t exit_status;
+	double kernel; /* of T_CPU, the host kernel's part */
 	long faults; /* of the monitor, in the host's page tables */
 	struct buf out;
 	uint64_t instructions;
@@ -131,13 +134,16 @@ static void put_session(struct options *o, struct buf *b, const char *setup, cha
 	static char v4[] = "10.88.0.2/24", v6[] = "fd00:88::2/64", gateway4[] = "10.88.0.1", gateway6[] = "fd00:88::1";
 	if (setup) {
 		struct agent_setup s = {.hostname = (char[]){"copy"}, .root_dev = (char *)(uintptr_t)setup, .root_fstype = (char[]){"erofs"},
-					.root_mode = AGENT_ROOT_OVERLAY_TMPFS, .hosts = (char[]){"127.0.0.1\tlocalhost\n10.88.0.2\tcopy\n"},
+					.root_mode = o->upper || o->upper_copy ? AGENT_ROOT_OVERLAY_DISK : AGENT_ROOT_OVERLAY_TMPFS,
+					.upper_dev = (char[]){"/dev/vdb"}, .upper_fstype = (char[]){"ext4"}, .hosts = (char[]){"127.0.0.1\tlocalhost\n10.88.0.2\tcopy\n"},
 					.resolv_conf = (char[]){"nameserver 10.88.0.1\n"}, .n_ifaces = o->cfg.n_nets};
 		for (unsigned i = 0; i < s.n_ifaces; i++)
 			s.iface[i] = (struct agent_iface){.mac = {2, 0, 0, 0, 1, (uint8_t)i}, .n_addrs = 2, .addr = {v4, v6}, .gateway4 = gateway4, .gateway6 = gateway6};
 		struct timespec t;
 		clock_gettime(CLOCK_REALTIME, &t);
 		s.realtime_ns = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+		if (getrandom(s.entropy, sizeof(s.entropy), 0) != (ssize_t)sizeof(s.entropy))
+			fail("no random numbers");
 		agent_put_setup(b, &s);
 	}
 	if (argv)
@@ -326,6 +332,7 @@ static int finish(struct run *r)
 	wait4(r->pid, &w, 0, &u);
 	mark(r, T_GONE);
 	r->t[T_CPU] = (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1e6 + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+	r->kernel = (double)u.ru_stime.tv_sec * 1e6 + (double)u.ru_stime.tv_usec;
 	r->faults = u.ru_minflt;
 	unlink(r->path);
 	return w;
@@ -338,16 +345,34 @@ static void wait_for(struct run *r, enum control_type type, uint32_t seq)
 		;
 }
 
-static void attach(struct options *o, struct run *r)
+static void copy_to(const struct options *o, const char *from, const char *name, char to[4200])
+{
+	char command[9000];
+	snprintf(to, 4200, "%.4000s/%s", o->dir, name);
+	snprintf(command, sizeof(command), "cp --sparse=always '%.4000s' '%s'", from, to);
+	if (system(command) != 0)
+		fail("cannot copy %s", from);
+}
+
+static void attach_one(struct run *r, unsigned disk, const char *path, uint32_t flags)
 {
 	struct buf b = {0};
-	if (!o->attach)
-		return;
-	int fd = open(o->attach, O_RDONLY | O_CLOEXEC);
-	control_put_attach(&b, 7, &(struct control_attach){.flags = CONTROL_DISK_READONLY});
+	int fd = open(path, (flags & CONTROL_DISK_READONLY ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+	control_put_attach(&b, 7, &(struct control_attach){.disk = disk, .flags = flags});
 	control_send(r->control, b.p, b.len, &fd, 1);
 	buf_free(&b);
 	close(fd);
+}
+
+static void attach(struct options *o, struct run *r)
+{
+	if (o->attach)
+		attach_one(r, 0, o->attach, CONTROL_DISK_READONLY);
+	if (o->upper) {
+		char copy[4200];
+		copy_to(o, o->upper, "upper", copy);
+		attach_one(r, 1, copy, 0);
+	}
 }
 
 /* Waits until the guest has nothing left to do: its end of the session closes at once, but what it frees it gives back two seconds later, and
@@ -509,6 +534,14 @@ static int compare(const void *a, const void *b)
 
 static void one(struct options *o, double *t)
 {
+	if (o->upper_copy) {
+		char copy[4200];
+		copy_to(o, o->upper_copy, "upper.run", copy);
+		if (o->cfg.disk_fd[1] >= 0)
+			close(o->cfg.disk_fd[1]);
+		o->cfg.disk_fd[1] = open(copy, O_RDWR | O_CLOEXEC);
+		o->cfg.disk[1].flags = 0;
+	}
 	struct run r = {0};
 	r.control = -1;
 	int listener = listen_on(&r);
@@ -523,7 +556,7 @@ static void one(struct options *o, double *t)
 	}
 	int w = finish(&r);
 	if (o->stats)
-		printf("page faults %ld, CPU %.0f us\n", r.faults, r.t[T_CPU]);
+		printf("page faults %ld, CPU %.0f us, %.0f of it the kernel's\n", r.faults, r.t[T_CPU], r.kernel);
 	close(listener);
 	if (!WIFEXITED(w) || WEXITSTATUS(w))
 		fail("the monitor ended with 0x%x", (unsigned)w);
@@ -606,6 +639,10 @@ int main(int argc, char **argv)
 			o.setup = v;
 		else if (!strcmp(a, "--attach") && v)
 			o.attach = v;
+		else if (!strcmp(a, "--upper") && v)
+			o.upper = v;
+		else if (!strcmp(a, "--upper-copy") && v)
+			o.upper_copy = v;
 		else if (!strcmp(a, "--from") && v)
 			o.from = v;
 		else if (!strcmp(a, "--warm") && v && o.n_warm < 16)
@@ -619,12 +656,17 @@ int main(int argc, char **argv)
 			o.cfg.fd[CONTROL_FD_KVM] = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 		} else if (!strcmp(a, "--empty") && (took = false, true))
 			add_disk(&o, NULL);
-		else if (!strcmp(a, "--net") && (took = false, true))
+		else if (!strcmp(a, "--empty-rw") && (took = false, true)) {
+			add_disk(&o, NULL);
+			o.cfg.disk[o.cfg.n_disks - 1].flags = CONTROL_DISK_EMPTY;
+		} else if (!strcmp(a, "--net") && (took = false, true))
 			o.cfg.net[o.cfg.n_nets++] = (struct control_net){.mac = {2, 0, 0, 0, 0, 1}, .mtu = 1500, .kind = CONTROL_NET_TAP, .n_pairs = 1};
 		else if (!strcmp(a, "--times") && (took = false, true))
 			o.times = true;
 		else if (!strcmp(a, "--verify") && (took = false, true))
 			o.cfg.flags |= CONTROL_FLAG_VERIFY_LATE;
+		else if (!strcmp(a, "--quiet") && (took = false, true))
+			o.cfg.flags |= CONTROL_FLAG_QUIET_GENERATION;
 		else if (!strcmp(a, "--settle") && (took = false, true))
 			o.settle = true;
 		else if (!strcmp(a, "--stats") && (took = false, true))

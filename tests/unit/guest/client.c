@@ -39,7 +39,7 @@ static int fake_prepare(void *ctx, char *const *argv, uint32_t *code, struct cai
 {
 	struct prepare p;
 	*code = AGENT_E_ROOTFS;
-	return prepare_parse(argv, &p, err) < 0 || strcmp(p.dev, "/dev/bad") ? 0 : cai_fail(err, 22, "the root disk is bad");
+	return prepare_parse(argv, &p, err) < 0 || strcmp(p.root.dev, "/dev/bad") ? 0 : cai_fail(err, 22, "the root disk is bad");
 }
 
 /* The command of "prepare" is run as it is: its warm-up would be one of a whole machine. */

@@ -280,11 +280,14 @@ def prepared_before_setup(directory):
     litter = ("set -e; echo $WORD; test $$ != 1; hostname wrong; echo x >/x; echo x >/etc/passwd; echo x >/dev/shm/x; echo x >/tmp/x; rm /bin/vi\n"
               "mkdir /m; mount -t tmpfs none /m; touch /m/x; sleep 1000 & (sleep 1000; :) & ip link set lo down\n"
               "(echo x >/dev/x) 2>/dev/null && exit 5; mkdir /sys/fs/cgroup/x 2>/dev/null && exit 6; ! ip link show eth0 2>/dev/null\n")
-    for overlay, setup in ((True, dict(mode=OVERLAY_TMPFS)), (False, dict(mode=OVERLAY_TMPFS)), (True, dict(mode=OVERLAY_DISK, upper_dev="/dev/vdb")),
-                           (True, dict(mode=READONLY)), (True, dict(mode=OVERLAY_TMPFS, root_dev="/dev/vdc")),
-                           (False, dict(mode=OVERLAY_TMPFS, fstype="erofs", flags=READONLY_ROOT))):
+    memory, upper = ["--overlay"], ["--upper", "/dev/vdb", "ext4"]
+    for extra, setup in ((memory, dict(mode=OVERLAY_TMPFS)), ([], dict(mode=OVERLAY_TMPFS)), (memory, dict(mode=OVERLAY_DISK, upper_dev="/dev/vdb")),
+                         (memory, dict(mode=READONLY)), (memory, dict(mode=OVERLAY_TMPFS, root_dev="/dev/vdc")),
+                         ([], dict(mode=OVERLAY_TMPFS, fstype="erofs", flags=READONLY_ROOT)), (upper, dict(mode=OVERLAY_TMPFS)),
+                         (upper, dict(mode=OVERLAY_DISK, upper_dev="/dev/vdb")), (upper, dict(mode=OVERLAY_DISK, upper_dev="/dev/vdb", flags=READONLY_ROOT)),
+                         (memory, dict(root_dev="", mode=0))):
         guest = Guest(directory, disks, nets=1)
-        words = ["prepare", "/dev/vda", "erofs"] + ["--overlay"] * overlay
+        words = ["prepare", "/dev/vda", "erofs"] + extra
         out, err, status, _, _ = Session(guest.vsock).run(words + ["--", "/bin/sh", "-c", litter], BUILTIN, env=["WORD=warm", "PATH=/bin:/sbin"])
         assert (out, err, status) == (b"warm\n", b"", 0), (out, err, status)
         out, err, status, _, _ = Session(guest.vsock).run(words, BUILTIN)
@@ -300,6 +303,11 @@ def prepared_before_setup(directory):
             except AgentError as e:
                 assert sentence in e.text, e.text
         Session(guest.vsock).setup(**dict(dict(root_dev="/dev/vda"), **setup))
+        if not setup.get("root_dev", "x"): # it stays in the initramfs, where nothing can be run
+            out, err, status, _, _ = Session(guest.vsock).run(["stat", "/newroot"], BUILTIN)
+            assert status == 0 and b'"dir"' in out, (out, err)
+            guest.off()
+            continue
         if setup["mode"] == OVERLAY_TMPFS and "flags" not in setup:
             found = guest.output(look)
             assert found == expected, (found, expected)
@@ -308,7 +316,12 @@ def prepared_before_setup(directory):
         out, _, _, _, _ = Session(guest.vsock).run(["ps"], BUILTIN)
         assert json.loads(out) == [], out
         assert guest.output("(touch /y && echo yes) 2>/dev/null || echo no") == ("no\n" if setup["mode"] == READONLY or "flags" in setup else "yes\n")
+        assert guest.output("grep -c ' / ' /proc/mounts") == "1\n"
         guest.off()
+        if setup["mode"] == OVERLAY_DISK:
+            subprocess.run(["e2fsck", "-fn", disk], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            head = subprocess.run(["dumpe2fs", "-h", disk], capture_output=True, text=True, check=True).stdout
+            assert "needs_recovery" not in head, head
     # A disk that is no disk, and one that is not there.
     guest = Guest(directory, [busybox + ":ro"])
     for argv, sentence in ((["prepare", "/dev/null", ""], "/dev/null is not a disk"), (["prepare", "/dev/vda", "ext4"], "of type erofs, not ext4"),

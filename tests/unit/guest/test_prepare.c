@@ -102,21 +102,23 @@ static void nothing_else_may_come_while_it_runs(void **state)
 static void its_words_are_judged(void **state)
 {
 	static const struct {
-		const char *words[7];
+		const char *words[8];
 		const char *wrong; /* part of the sentence, or NULL */
 		bool overlay;
-		const char *command;
+		const char *command, *upper;
 	} cases[] = {
-		{{"prepare", "/dev/vda", "erofs"}, NULL, false, NULL},
-		{{"prepare", "/dev/vda", ""}, NULL, false, NULL},
-		{{"prepare", "/dev/vda", "erofs", "--overlay"}, NULL, true, NULL},
-		{{"prepare", "/dev/vda", "erofs", "--overlay", "--", "--", "x"}, NULL, true, "--"},
-		{{"prepare", "/dev/vda", "erofs", "--", "--overlay"}, NULL, false, "--overlay"},
-		{{"prepare"}, "needs a disk", false, NULL},
-		{{"prepare", "/dev/vda"}, "needs a disk", false, NULL},
-		{{"prepare", "/dev/vda", "erofs", "--"}, "does not know --", false, NULL},
-		{{"prepare", "/dev/vda", "erofs", "true"}, "does not know true", false, NULL},
-		{{"prepare", "/dev/vda", "erofs", "--overlay", "true"}, "does not know true", false, NULL},
+		{{"prepare", "/dev/vda", "erofs"}, NULL, false, NULL, NULL},
+		{{"prepare", "/dev/vda", ""}, NULL, false, NULL, NULL},
+		{{"prepare", "/dev/vda", "erofs", "--overlay"}, NULL, true, NULL, NULL},
+		{{"prepare", "/dev/vda", "erofs", "--overlay", "--", "--", "x"}, NULL, true, "--", NULL},
+		{{"prepare", "/dev/vda", "erofs", "--", "--overlay"}, NULL, false, "--overlay", NULL},
+		{{"prepare", "/dev/vda", "erofs", "--upper", "/dev/vdb", "ext4"}, NULL, true, NULL, "/dev/vdb"},
+		{{"prepare", "/dev/vda", "erofs", "--upper", "/dev/vdb"}, "does not know --upper", false, NULL, NULL},
+		{{"prepare"}, "needs a disk", false, NULL, NULL},
+		{{"prepare", "/dev/vda"}, "needs a disk", false, NULL, NULL},
+		{{"prepare", "/dev/vda", "erofs", "--"}, "does not know --", false, NULL, NULL},
+		{{"prepare", "/dev/vda", "erofs", "true"}, "does not know true", false, NULL, NULL},
+		{{"prepare", "/dev/vda", "erofs", "--overlay", "true"}, "does not know true", false, NULL, NULL},
 	};
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		struct cai_error err = {.text = ""};
@@ -128,8 +130,11 @@ static void its_words_are_judged(void **state)
 			continue;
 		}
 		assert_int_equal(rc, 0);
-		assert_string_equal(p.dev, "/dev/vda");
-		assert_int_equal(p.overlay, cases[i].overlay);
+		assert_string_equal(p.root.dev, "/dev/vda");
+		assert_int_equal(p.root.overlay, cases[i].overlay);
+		assert_int_equal(p.root.upper_dev != NULL, cases[i].upper != NULL);
+		if (cases[i].upper)
+			assert_string_equal(p.root.upper_dev, cases[i].upper);
 		assert_int_equal(p.command != NULL, cases[i].command != NULL);
 		if (p.command)
 			assert_string_equal(p.command[0], cases[i].command);
