@@ -105,7 +105,7 @@ words() { complete "$@" | cut -f1 | grep -v '^:' | sort | tr '\n' ' '; }
 	[ "$(words run --pull n)" = "never " ]
 	[ "$(words kill -s KI)" = "KILL " ]
 	[ "$(words run --stop-signal=US)" = "--stop-signal=USR1 --stop-signal=USR2 " ]
-	[ "$(words ps --filter status=)" = "status=created status=exited status=paused status=running " ]
+	[ "$(words ps --filter status=)" = "status=created status=exited status=paused status=running status=suspended " ]
 	[ "$(words ps --filter n)" = "name= " ]
 	[ "$(complete run --rootfs '')" = :files ]
 	[ "$(complete run -v '')" = :dirs ]
