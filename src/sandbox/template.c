@@ -438,11 +438,28 @@ int template_get(const struct sandbox_plan *p, const struct control_config *c, c
 	return get(p, c, dir, TEMPLATE_BASE, NULL, false, t, err);
 }
 
+/* What a killed maker has left goes with the next one that is made; or whenever somebody looks at templates and nobody is making one. */
+static void tidy(int dir)
+{
+	cleanup_close int lock = openat(dir, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) < 0)
+		return;
+	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	cleanup_closedir DIR *l = fd < 0 ? NULL : fdopendir(fd);
+	for (struct dirent *e; l && (e = readdir(l));) {
+		size_t n = strlen(e->d_name);
+		if (n > 4 && !strcmp(e->d_name + n - 4, "-new"))
+			remove_one(dir, e->d_name);
+	}
+}
+
 json_t *template_list(struct store *s, struct cai_error *err)
 {
 	json_t *list = json_array();
 	int fd = openat(s->root_fd, "templates", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	cleanup_closedir DIR *l = fd < 0 ? NULL : fdopendir(fd);
+	if (l)
+		tidy(dirfd(l));
 	for (struct dirent *e; l && (e = readdir(l));) {
 		struct sandbox_dir d;
 		uint64_t bytes = 0;
@@ -469,21 +486,6 @@ json_t *template_list(struct store *s, struct cai_error *err)
 	return list;
 }
 
-/* What a killed maker has left goes with the next one that is made; or here, when nobody is making one. */
-static void tidy(int dir)
-{
-	cleanup_close int lock = openat(dir, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) < 0)
-		return;
-	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	cleanup_closedir DIR *l = fd < 0 ? NULL : fdopendir(fd);
-	for (struct dirent *e; l && (e = readdir(l));) {
-		size_t n = strlen(e->d_name);
-		if (n > 4 && !strcmp(e->d_name + n - 4, "-new"))
-			remove_one(dir, e->d_name);
-	}
-}
-
 int template_remove(struct store *s, const char *name, struct cai_error *err)
 {
 	int fd = openat(s->root_fd, "templates", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -501,6 +503,5 @@ int template_remove(struct store *s, const char *name, struct cai_error *err)
 	if (!found[0])
 		return cai_fail(err, ENOENT, "there is no template '%.60s'; 'caisson template ls' lists them", name);
 	remove_one(dirfd(l), found);
-	tidy(dirfd(l));
 	return 0;
 }
