@@ -108,7 +108,12 @@ static int copy_data(int from, int to, off_t size)
 	return 0;
 }
 
-int disk_open(struct store *s, struct sandbox_dir *d, uint64_t bytes, struct cai_error *err)
+bool disk_exists(const struct sandbox_dir *d)
+{
+	return faccessat(d->dir_fd, "upper.ext4", F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+int disk_open(struct store *s, struct sandbox_dir *d, uint64_t bytes, int from, struct cai_error *err)
 {
 	cleanup_close int fd = openat(d->dir_fd, "upper.ext4", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	if (fd >= 0)
@@ -116,7 +121,8 @@ int disk_open(struct store *s, struct sandbox_dir *d, uint64_t bytes, struct cai
 	if (errno != ENOENT)
 		return cai_fail_errno(err, errno, "cannot open %s/upper.ext4", d->path);
 	bytes = align_up(bytes, MIB(1));
-	cleanup_close int base = open_base(s, bytes, err);
+	cleanup_close int formatted = from >= 0 ? -1 : open_base(s, bytes, err);
+	const int base = from >= 0 ? from : formatted;
 	if (base < 0)
 		return -1;
 	fd = openat(d->dir_fd, ".upper.new", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);

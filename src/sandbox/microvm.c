@@ -283,7 +283,8 @@ int engine_microvm_template(const struct sandbox_plan *p, const struct net *net,
 	struct control_config c;
 	struct template t;
 	shape(p, net, &c);
-	int r = template_get(p, &c, warm, true, &t, err);
+	/* The other one, for sandboxes that are started again, is made when it is needed. */
+	int r = template_get(p, &c, c.n_disks == 2 ? p->spec->disk : 0, warm, true, &t, err);
 	template_close(&t);
 	return r;
 }
@@ -295,13 +296,6 @@ static int configure(struct microvm *m, struct net *net, struct cai_error *err)
 	struct control_config c;
 	cleanup_close int upper = -1, sock = -1, con_out = -1, con_in = -1;
 	shape(p, net, &c);
-	if (c.n_disks == 2) {
-		upper = disk_open((struct store *)&p->store, m->dir, spec->disk, err);
-		if (upper < 0)
-			return -1;
-		c.disk_fd[1] = upper;
-		m->have_upper = true;
-	}
 	m->shares = shares_start(m->loop, spec, &c, err);
 	if (!m->shares)
 		return -1;
@@ -321,22 +315,27 @@ static int configure(struct microvm *m, struct net *net, struct cai_error *err)
 	c.fd[CONTROL_FD_CONSOLE_IN] = con_in;
 	struct template t;
 	struct cai_error why = {0};
+	template_init(&t);
 	if (p->restore_dir >= 0) {
-		template_init(&t);
 		t.state = openat(p->restore_dir, "state", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 		t.memory = openat(p->restore_dir, "memory", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 		t.level = TEMPLATE_WHOLE;
-		int r = t.state < 0 || t.memory < 0 ? cai_fail_errno(err, errno, "the checkpoint cannot be opened")
-						    : monitor_restore(&m->mon, &t, &c, err);
-		template_close(&t);
-		return r;
-	}
-	if (spec->cold || template_get(p, &c, NULL, false, &t, &why) < 0) {
+		if (t.state < 0 || t.memory < 0)
+			why = (struct cai_error){.errnum = errno};
+	} else if (spec->cold || template_get(p, &c, c.n_disks == 2 && !disk_exists(m->dir) ? spec->disk : 0, NULL, false, &t, &why) < 0) {
 		log_debug("the machine boots: %s", why.text);
-		return monitor_boot(&m->mon, &c, err);
+	} else {
+		snprintf(m->template, sizeof(m->template), "%s", t.name);
 	}
-	snprintf(m->template, sizeof(m->template), "%s", t.name);
-	int r = monitor_restore(&m->mon, &t, &c, err);
+	int r = t.level == TEMPLATE_WHOLE && (t.state < 0 || t.memory < 0) ? cai_fail_errno(err, why.errnum, "the checkpoint cannot be opened") : 0;
+	if (r == 0 && c.n_disks == 2) {
+		upper = disk_open((struct store *)&p->store, m->dir, spec->disk, t.upper, err);
+		c.disk_fd[1] = upper;
+		m->have_upper = upper >= 0;
+		r = upper < 0 ? -1 : 0;
+	}
+	if (r == 0)
+		r = t.level == TEMPLATE_NONE ? monitor_boot(&m->mon, &c, err) : monitor_restore(&m->mon, &t, &c, err);
 	template_close(&t);
 	return r;
 }

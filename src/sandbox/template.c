@@ -24,13 +24,14 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "sandbox/disk.h"
 #include "sandbox/fingerprint.h"
 #include "sandbox/monitor.h"
 #include "sandbox/paths.h"
 #include "sandbox/session.h"
 #include "sandbox/state.h"
 
-#define FORMAT	   2 /* of what is hashed into names: changes with what a template of a name holds */
+#define FORMAT	   3 /* of what is hashed into names: changes with what a template of a name holds */
 #define BOOT_MS	   120000
 #define WRITE_MS   60000
 #define SETTLE_MS  100 /* for the guest to finish what its boot began, so that no copy has to */
@@ -41,13 +42,13 @@
 
 void template_init(struct template *t)
 {
-	*t = (struct template){.state = -1, .memory = -1, .code = -1};
+	*t = (struct template){.state = -1, .memory = -1, .code = -1, .upper = -1};
 }
 
 void template_close(struct template *t)
 {
-	int *fds[] = {&t->state, &t->memory, &t->code};
-	for (unsigned i = 0; i < 3; i++)
+	int *fds[] = {&t->state, &t->memory, &t->code, &t->upper};
+	for (unsigned i = 0; i < 4; i++)
 		if (*fds[i] >= 0)
 			close(*fds[i]);
 	template_init(t);
@@ -79,11 +80,11 @@ static uint64_t generation(const struct sandbox_plan *p)
 	return v[0];
 }
 
-static void name_of(const struct sandbox_plan *p, const struct control_config *c, enum template_level level, char out[NAME_BYTES])
+static void name_of(const struct sandbox_plan *p, const struct control_config *c, enum template_level level, uint64_t new_disk, char out[NAME_BYTES])
 {
 	struct siphash h;
 	uint64_t v[2];
-	uint64_t shape[] = {level, c->vcpus, c->mem_bytes, c->accel, c->n_disks, c->n_nets};
+	uint64_t shape[] = {level, c->vcpus, c->mem_bytes, c->accel, c->n_disks, c->n_nets, level == TEMPLATE_DISK ? new_disk : 0};
 	siphash_init(&h);
 	siphash_add(&h, shape, sizeof(shape));
 	for (unsigned i = 0; i < c->n_nets; i++) {
@@ -91,7 +92,7 @@ static void name_of(const struct sandbox_plan *p, const struct control_config *c
 		uint64_t net[] = {n->kind, n->mtu, n->offloads, n->n_pairs ? n->n_pairs : n->n_fds};
 		siphash_add(&h, net, sizeof(net));
 	}
-	if (level == TEMPLATE_IMAGE) {
+	if (level >= TEMPLATE_IMAGE) {
 		if (p->spec->image_id)
 			siphash_add(&h, p->spec->image_id, strlen(p->spec->image_id));
 		else
@@ -109,7 +110,9 @@ static bool open_template(int dir, const char *name, enum template_level level, 
 	t->state = openat(d, "state", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	t->memory = openat(d, "memory", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	t->code = openat(d, "code", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	if (t->state < 0 || t->memory < 0) {
+	if (level == TEMPLATE_DISK)
+		t->upper = openat(d, "upper.ext4", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (t->state < 0 || t->memory < 0 || (level == TEMPLATE_DISK && t->upper < 0)) {
 		template_close(t);
 		return false;
 	}
@@ -180,12 +183,17 @@ static void on_ended(void *ctx)
 }
 
 /* The agent's function that mounts the root's lower file system and runs a first program. */
-static int prepare(struct sandbox_dir *d, const char *fstype, bool upper_disk, char *const *warm, struct cai_error *err)
+static int prepare(struct sandbox_dir *d, const char *fstype, enum template_level level, unsigned n_disks, char *const *warm, struct cai_error *err)
 {
 	char *argv[64] = {(char *)"prepare", (char *)"/dev/vda", (char *)(uintptr_t)fstype};
 	unsigned n = 3;
-	if (!upper_disk)
+	if (level == TEMPLATE_DISK) {
+		argv[n++] = (char *)"--upper";
+		argv[n++] = (char *)"/dev/vdb";
+		argv[n++] = (char *)"ext4";
+	} else if (n_disks == 1) {
 		argv[n++] = (char *)"--overlay";
+	}
 	if (warm && *warm)
 		argv[n++] = (char *)"--";
 	for (; warm && *warm && n < 63; warm++)
@@ -237,7 +245,7 @@ static int attach(struct monitor *m, unsigned disk, uint32_t flags, int fd, stru
 /* The first disk that comes after the restore. */
 static unsigned attached_from(const struct template *t, const struct control_config *c)
 {
-	return t->level == TEMPLATE_WHOLE ? c->n_disks : t->level == TEMPLATE_IMAGE ? 1 : 0;
+	return t->level >= TEMPLATE_DISK ? c->n_disks : t->level == TEMPLATE_IMAGE ? 1 : 0;
 }
 
 int monitor_restore(struct monitor *m, const struct template *t, const struct control_config *c, struct cai_error *err)
@@ -264,10 +272,13 @@ int monitor_restore(struct monitor *m, const struct template *t, const struct co
 }
 
 /* A machine that nobody sees, up to where its snapshot is taken. from: the base to start from, or NULL to boot. */
-static int run(struct monitor *m, const struct sandbox_plan *p, const struct control_config *shape, const struct template *from, char *const *warm,
-	       struct sandbox_dir *d, struct cai_error *err)
+static int run(struct monitor *m, const struct sandbox_plan *p, const struct control_config *shape, enum template_level level, uint64_t new_disk,
+	       const struct template *from, char *const *warm, struct sandbox_dir *d, struct cai_error *err)
 {
 	struct control_config c = *shape;
+	cleanup_close int upper = level == TEMPLATE_DISK ? disk_open((struct store *)&p->store, d, new_disk, -1, err) : -1;
+	if (level == TEMPLATE_DISK && upper < 0)
+		return -1;
 	for (unsigned i = 0; i < c.n_nets; i++) { /* not connected; the same number of queues */
 		c.net[i].n_pairs = c.net[i].n_pairs ? c.net[i].n_pairs : c.net[i].n_fds;
 		c.net[i].n_fds = 0;
@@ -279,12 +290,16 @@ static int run(struct monitor *m, const struct sandbox_plan *p, const struct con
 		c.disk[i].flags |= CONTROL_DISK_EMPTY;
 		c.disk_fd[i] = -1;
 	}
+	if (upper >= 0) {
+		c.disk[1].flags &= ~CONTROL_DISK_EMPTY;
+		c.disk_fd[1] = upper;
+	}
 	cleanup_close int sock = sandbox_dir_listen(d, "agent.sock", SOCK_STREAM, err);
 	if (sock < 0 || monitor_start(m, p->monitor, NULL, NULL, err) < 0)
 		return -1;
 	c.fd[CONTROL_FD_VSOCK] = sock;
 	if (from) {
-		if (monitor_restore(m, from, &c, err) < 0 || await(m, CONTROL_OK, RESTORE_START_SEQ, WRITE_MS, err) < 0 || prepare(d, p->root.fstype, c.n_disks > 1, warm, err) < 0)
+		if (monitor_restore(m, from, &c, err) < 0 || await(m, CONTROL_OK, RESTORE_START_SEQ, WRITE_MS, err) < 0 || prepare(d, p->root.fstype, level, c.n_disks, warm, err) < 0)
 			return -1;
 	} else if (monitor_boot(m, &c, err) < 0 || await(m, CONTROL_READY, 0, BOOT_MS, err) < 0) {
 		return -1;
@@ -296,8 +311,8 @@ static int run(struct monitor *m, const struct sandbox_plan *p, const struct con
 static int write_description(const struct sandbox_plan *p, const struct control_config *c, enum template_level level, struct sandbox_dir *d,
 			     struct cai_error *err)
 {
-	const char *image = level == TEMPLATE_IMAGE ? (p->spec->image ? p->spec->image : "built-in") : "";
-	json_t *o = json_pack("{s:s,s:o,s:i,s:I,s:I}", "level", level == TEMPLATE_IMAGE ? "image" : "base", "image", spec_json_text(image), "cpus",
+	const char *image = level >= TEMPLATE_IMAGE ? (p->spec->image ? p->spec->image : "built-in") : "";
+	json_t *o = json_pack("{s:s,s:o,s:i,s:I,s:I}", "level", level == TEMPLATE_DISK ? "disk" : level == TEMPLATE_IMAGE ? "image" : "base", "image", spec_json_text(image), "cpus",
 			      (int)c->vcpus, "memory", (json_int_t)c->mem_bytes, "created_ns", (json_int_t)clock_real_ns());
 	int r = sandbox_dir_write(d, "template.json", o, false, err);
 	json_decref(o);
@@ -307,7 +322,7 @@ static int write_description(const struct sandbox_plan *p, const struct control_
 static void remove_one(int dir, const char *name)
 {
 	cleanup_close int d = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	static const char *const files[] = {"state", "memory", "code", "template.json", "agent.sock"};
+	static const char *const files[] = {"state", "memory", "code", "template.json", "agent.sock", "upper.ext4", ".upper.new"};
 	if (d < 0) {
 		unlinkat(dir, name, 0); /* the mark of one that cannot be made */
 		return;
@@ -351,7 +366,7 @@ static void prune(int dir, const char *name)
 }
 
 /* Under the lock. */
-static int make(const struct sandbox_plan *p, const struct control_config *c, int dir, const char *name, enum template_level level,
+static int make(const struct sandbox_plan *p, const struct control_config *c, int dir, const char *name, enum template_level level, uint64_t new_disk,
 		const struct template *from, char *const *warm, struct cai_error *err)
 {
 	struct sandbox_dir d;
@@ -367,7 +382,7 @@ static int make(const struct sandbox_plan *p, const struct control_config *c, in
 	    asprintf(&d.path, "%s/templates/%s", p->store.root, tmp) < 0)
 		return cai_fail_errno(err, errno, "cannot make a directory for the template in %s", p->store.root);
 	monitor_init(&m);
-	int r = run(&m, p, c, from, warm, &d, err);
+	int r = run(&m, p, c, level, new_disk, from, warm, &d, err);
 	monitor_stop(&m);
 	unlinkat(d.dir_fd, "agent.sock", 0);
 	if (r == 0)
@@ -386,30 +401,30 @@ static int make(const struct sandbox_plan *p, const struct control_config *c, in
 	return r;
 }
 
-static int get(const struct sandbox_plan *p, const struct control_config *c, int dir, enum template_level level, char *const *warm, bool fresh,
-	       struct template *t, struct cai_error *err)
+static int get(const struct sandbox_plan *p, const struct control_config *c, int dir, enum template_level level, uint64_t new_disk, char *const *warm,
+	       bool fresh, struct template *t, struct cai_error *err)
 {
 	char name[NAME_BYTES];
-	name_of(p, c, level, name);
+	name_of(p, c, level, new_disk, name);
 	if (!fresh && open_template(dir, name, level, t))
 		return 0;
 	struct template base;
 	template_init(&base);
 	if (!fresh && known_to_fail(dir, name))
 		return cai_fail(err, 0, "it could not be made before");
-	if (level == TEMPLATE_IMAGE && get(p, c, dir, TEMPLATE_BASE, NULL, false, &base, err) < 0)
+	if (level >= TEMPLATE_IMAGE && get(p, c, dir, TEMPLATE_BASE, 0, NULL, false, &base, err) < 0)
 		return -1;
 	cleanup_close int lock = openat(dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	int r = lock < 0 || flock(lock, LOCK_EX) < 0 ? cai_fail_errno(err, errno, "cannot lock %s/templates", p->store.root) : 0;
 	if (r == 0 && (fresh || !open_template(dir, name, level, t))) {
-		r = make(p, c, dir, name, level, level == TEMPLATE_IMAGE ? &base : NULL, warm, err);
+		r = make(p, c, dir, name, level, new_disk, level >= TEMPLATE_IMAGE ? &base : NULL, warm, err);
 		if (r < 0 && base.name[0]) { /* perhaps the base is damaged: once more with a new one */
 			char old[NAME_BYTES];
 			memcpy(old, base.name, sizeof(old));
 			template_close(&base);
 			remove_one(dir, old);
-			if (make(p, c, dir, old, TEMPLATE_BASE, NULL, NULL, err) == 0 && open_template(dir, old, TEMPLATE_BASE, &base))
-				r = make(p, c, dir, name, level, &base, warm, err);
+			if (make(p, c, dir, old, TEMPLATE_BASE, 0, NULL, NULL, err) == 0 && open_template(dir, old, TEMPLATE_BASE, &base))
+				r = make(p, c, dir, name, level, new_disk, &base, warm, err);
 		}
 		if (r == 0 && !open_template(dir, name, level, t))
 			r = cai_fail(err, ENOENT, "the template that was just made is gone");
@@ -418,8 +433,8 @@ static int get(const struct sandbox_plan *p, const struct control_config *c, int
 	return r;
 }
 
-int template_get(const struct sandbox_plan *p, const struct control_config *c, char *const *warm, bool fresh, struct template *t,
-		 struct cai_error *err)
+int template_get(const struct sandbox_plan *p, const struct control_config *c, uint64_t new_disk, char *const *warm, bool fresh,
+		 struct template *t, struct cai_error *err)
 {
 	const struct sandbox_spec *s = p->spec;
 	template_init(t);
@@ -431,11 +446,13 @@ int template_get(const struct sandbox_plan *p, const struct control_config *c, c
 	if (dir < 0)
 		return cai_fail_errno(err, errno, "cannot open %s/templates", p->store.root);
 	/* A directory's image is made anew with each change of the directory: not worth a template of its own. */
-	if (!s->rootfs && get(p, c, dir, TEMPLATE_IMAGE, warm, fresh, t, err) == 0)
+	if (!s->rootfs && new_disk && get(p, c, dir, TEMPLATE_DISK, new_disk, warm, fresh, t, err) == 0)
+		return 0;
+	if (!s->rootfs && get(p, c, dir, TEMPLATE_IMAGE, 0, warm, fresh, t, err) == 0)
 		return 0;
 	if (warm || fresh)
 		return s->rootfs ? cai_fail(err, EINVAL, "a template is made of an image, not of --rootfs") : -1;
-	return get(p, c, dir, TEMPLATE_BASE, NULL, false, t, err);
+	return get(p, c, dir, TEMPLATE_BASE, 0, NULL, false, t, err);
 }
 
 /* What a killed maker has left goes with the next one that is made; or whenever somebody looks at templates and nobody is making one. */
@@ -467,8 +484,8 @@ json_t *template_list(struct store *s, struct cai_error *err)
 		d.dir_fd = openat(dirfd(l), e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		d.path = strdup(e->d_name);
 		json_t *o = d.dir_fd < 0 || e->d_name[0] == '.' ? NULL : sandbox_dir_read(&d, "template.json", NULL);
-		static const char *const files[] = {"state", "memory", "code"};
-		for (unsigned i = 0; o && i < 3; i++) {
+		static const char *const files[] = {"state", "memory", "code", "upper.ext4"};
+		for (unsigned i = 0; o && i < 4; i++) {
 			struct stat st;
 			if (fstatat(d.dir_fd, files[i], &st, AT_SYMLINK_NOFOLLOW) == 0)
 				bytes += (uint64_t)st.st_blocks * 512;
