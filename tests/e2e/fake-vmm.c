@@ -102,11 +102,13 @@ static void fake_poweroff(void *ctx)
 {
 }
 
-/* Accepts the client and answers its CONNECT line. */
+/* Accepts the client and answers its CONNECT line. -1 also when whoever started us is gone. */
 static int accept_stream(int listener)
 {
-	struct pollfd p = {.fd = listener, .events = POLLIN};
-	poll(&p, 1, -1);
+	struct pollfd p[2] = {{.fd = listener, .events = POLLIN}, {.fd = CONTROL_FD}};
+	poll(p, 2, -1);
+	if (p[1].revents)
+		return -1;
 	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 	char c = 0;
 	while (fd >= 0 && c != '\n')
