@@ -22,6 +22,7 @@
 #include "base/util.h"
 #include "guest/kernel_abi.h"
 
+#define MODE        0644
 #define TMPFS_MAGIC 0x01021994
 
 static int write_new(int dir, const char *name, const char *text)
@@ -36,7 +37,7 @@ static int write_new(int dir, const char *name, const char *text)
 /* May be written to as it is. */
 static bool is_plain(const struct stat *st)
 {
-	return S_ISREG(st->st_mode) && st->st_nlink == 1 && st->st_uid == geteuid() && (st->st_mode & 07777) == 0644;
+	return S_ISREG(st->st_mode) && st->st_nlink == 1 && st->st_uid == geteuid();
 }
 
 /* True: done. False: it must be made anew. */
@@ -45,6 +46,8 @@ static bool write_in_place(int dir, const char *name, const char *text)
 	struct stat st;
 	cleanup_close int fd = openat(dir, name, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &st) < 0 || !is_plain(&st))
+		return false;
+	if ((st.st_mode & 07777) != MODE && fchmod(fd, MODE) < 0)
 		return false;
 	return (st.st_size == 0 || ftruncate(fd, 0) == 0) && file_write_full(fd, text, strlen(text)) == 0;
 }
@@ -109,6 +112,7 @@ void etc_prepare(struct etc *e, const char *dir)
 			continue;
 		e->ours[i] = st.st_size == 0 || (st.st_size == 1 && e->ours[i]);
 		e->size[i] = (size_t)st.st_size;
+		e->mode[i] = st.st_mode & 07777;
 		/* A block of its own, which is then written over. (A file that was cut to nothing and written to ext4 flushes when it is closed.) */
 		if (st.st_size == 0 && pwrite(fd, "\n", 1, 0) == 1)
 			e->size[i] = 1;
@@ -126,6 +130,8 @@ void etc_forget(struct etc *e)
 static bool write_prepared(const struct etc *e, unsigned i, const char *text)
 {
 	size_t n = strlen(text);
+	if (e->mode[i] != MODE && fchmod(e->fd[i], MODE) < 0)
+		return false;
 	return pwrite(e->fd[i], text, n, 0) == (ssize_t)n && (e->size[i] <= n || ftruncate(e->fd[i], (off_t)n) == 0);
 }
 

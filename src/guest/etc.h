@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 #include "base/error.h"
 #include "proto/agent.h"
@@ -15,6 +16,7 @@ struct etc {
 	int fd[ETC_FILES];
 	bool ours[ETC_FILES]; /* the image has no such file, or an empty one */
 	size_t size[ETC_FILES];
+	mode_t mode[ETC_FILES];
 };
 #define ETC_INIT {.fd = {-1, -1, -1}}
 

@@ -19,6 +19,7 @@
 #define MAX_LINE  4096
 #define MAX_FIELD 8
 #define MAX_FILE  (1u << 20)
+#define SMALL_FILE 4096
 
 /* A decimal id that setuid(2) takes: the all-ones value means "leave unchanged" there. */
 static bool parse_id(const char *s, uint32_t *id)
@@ -104,14 +105,24 @@ static bool listed(const char *list, const char *name)
 	return false;
 }
 
+/* Most groups of most images have no members: a line that ends with a colon need not be cut into fields. */
+static const char *skip_without_members(const char *group)
+{
+	for (const char *end; group && (end = strchr(group, '\n')) && (end == group || end[-1] == ':');)
+		group = end + 1;
+	return group;
+}
+
 static void find_memberships(const char *group, const char *name, struct guest_user *u)
 {
 	char line[MAX_LINE], *f[MAX_FIELD];
 	int n;
+	group = skip_without_members(group);
 	while ((n = next_entry(&group, line, f)) >= 0 && u->n_groups < GUEST_MAX_GROUPS) {
 		uint32_t gid;
 		if (n >= 4 && parse_id(f[2], &gid) && gid != u->gid && listed(f[3], name))
 			u->groups[u->n_groups++] = gid;
+		group = skip_without_members(group);
 	}
 }
 
@@ -150,14 +161,14 @@ int users_resolve(const char *spec, const char *passwd, const char *group, struc
 	return cai_fail(err, 0, "group \"%.200s\" is not in the guest's /etc/group", colon + 1);
 }
 
-/* A whole file of the image, or NULL. Not blocking: an image may hold a FIFO of that name. */
-static char *slurp(const char *path)
+/* A whole file of the image, or NULL. Not blocking: an image may hold a FIFO of that name. It is read to small, if that is large enough. */
+static char *slurp(const char *path, char *small, size_t n_small)
 {
 	struct stat st;
 	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size <= 0 || st.st_size > MAX_FILE)
 		return NULL;
-	char *text = malloc((size_t)st.st_size + 1);
+	char *text = (size_t)st.st_size < n_small ? small : malloc((size_t)st.st_size + 1);
 	if (!text)
 		return NULL;
 	ssize_t n = file_read_full(fd, text, (size_t)st.st_size);
@@ -167,14 +178,21 @@ static char *slurp(const char *path)
 
 int users_lookup(const char *spec, struct guest_user *u, struct cai_error *err)
 {
-	cleanup_free char *passwd = slurp("/etc/passwd");
-	cleanup_free char *group = slurp("/etc/group");
-	return users_resolve(spec, passwd, group, u, err);
+	/* Mostly they are small, and memory that is taken from the kernel and given back is not. */
+	char small_passwd[SMALL_FILE], small_group[SMALL_FILE];
+	char *passwd = slurp("/etc/passwd", small_passwd, sizeof(small_passwd));
+	char *group = slurp("/etc/group", small_group, sizeof(small_group));
+	int rc = users_resolve(spec, passwd, group, u, err);
+	if (passwd != small_passwd)
+		free(passwd);
+	if (group != small_group)
+		free(group);
+	return rc;
 }
 
 char *users_passwd(void)
 {
-	return slurp("/etc/passwd");
+	return slurp("/etc/passwd", NULL, 0);
 }
 
 bool users_name(const char *passwd, uid_t uid, char *name, size_t size)

@@ -205,7 +205,8 @@ static void prepared_root(void)
 
 	MUST(unlink("/etc/resolv.conf") == 0 && link("/etc/hosts", "/etc/other") == 0 && chmod("/etc/hostname", 0600) == 0);
 	etc_prepare(&e, "/etc");
-	MUST(e.fd[ETC_HOSTNAME] < 0 && e.fd[ETC_HOSTS] < 0 && e.fd[ETC_RESOLV] >= 0);
+	MUST(e.fd[ETC_HOSTNAME] >= 0 && e.fd[ETC_HOSTS] < 0 && e.fd[ETC_RESOLV] >= 0);
+	MUST(stat("/etc/hostname", &st) == 0 && (st.st_mode & 07777) == 0600);
 	MUST(etc_write(&e, &second, &err) == 0);
 	MUST(says("/etc/hosts", second.hosts) && says("/etc/other", first.hosts) && says("/etc/resolv.conf", second.resolv_conf));
 	MUST(says("/etc/hostname", "two\n") && stat("/etc/hostname", &st) == 0 && (st.st_mode & 07777) == 0644);
