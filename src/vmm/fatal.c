@@ -7,6 +7,7 @@
 #include "vmm/fatal.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,6 +48,9 @@ static void add_number(struct text *t, uint64_t v, unsigned base)
 
 static void __attribute__((noreturn)) say_and_exit(struct fatal *f, enum control_end reason, struct text *t)
 {
+	/* Two processors may meet the same missing page: one of them speaks, and its exit is the other's. */
+	while (atomic_exchange(&f->speaking, true))
+		sched_yield();
 	struct control_ended e = {.reason = reason, .text = t->s};
 	control_put_ended(&f->packet, &e);
 	if (!f->packet.failed)

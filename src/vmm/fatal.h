@@ -18,6 +18,7 @@
 
 /* What the handler may use: nothing in it is allocated or locked when a signal comes. */
 struct fatal {
+	atomic_bool speaking; /* a thread is sending the last packet */
 	atomic_int socket[FATAL_MAX_SOCKETS]; /* control clients, -1 where none; the server keeps them up to date */
 	const struct mem *mem;                /* borrowed; NULL before there is any */
 	struct buf packet;                    /* big enough from the start */
