@@ -439,9 +439,12 @@ static void further_clients_keep_the_guest_alive(void **state)
 	nap();
 	query(&c, CONTROL_STATE_RUNNING);
 
-	/* All are told of the end. */
-	int last = connect_to(&sa, len);
-	query(&c, CONTROL_STATE_RUNNING);
+	query(&c, CONTROL_STATE_RUNNING); /* twice: what was ready before the first is done before the second */
+
+	/* All are told of the end. The last one has been accepted once it has an answer. */
+	struct client late = {.sock = connect_to(&sa, len)};
+	query(&late, CONTROL_STATE_RUNNING);
+	int last = late.sock;
 	client_send(&c, CONTROL_STOP);
 	client_expect(&c, CONTROL_OK, NULL);
 	client_expect(&c, CONTROL_ENDED, NULL);
