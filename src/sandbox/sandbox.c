@@ -63,6 +63,7 @@ struct sandbox {
 		bool stop;
 		sandbox_told_fn *told;
 		void *ctx;
+		struct cai_error failed; /* to be told once the program has its stream again */
 	} cp;
 	int status;
 	char why[640];
@@ -488,8 +489,12 @@ struct sandbox *sandbox_start(struct loop *l, const struct sandbox_plan *p, stru
 	return s;
 }
 
+/* Only now is the sandbox as it was: a signal or another checkpoint may follow at once. */
 static void on_reattached(void *ctx)
 {
+	struct sandbox *s = ctx;
+	struct cai_error failed = s->cp.failed;
+	checkpoint_told(s, failed.text[0] ? &failed : NULL);
 }
 
 /* Puts a stream on the program again. */
@@ -554,8 +559,10 @@ static void checkpoint_detached(struct sandbox *s)
 		conclude(s, EXIT_CAISSON, lost.text);
 		return;
 	}
-	checkpoint_told(s, r < 0 ? &err : NULL);
-	events_add((struct store *)&s->plan->store, "checkpoint", s->dir, s->spec, NULL);
+	if (r < 0)
+		s->cp.failed = err;
+	else
+		events_add((struct store *)&s->plan->store, "checkpoint", s->dir, s->spec, NULL);
 }
 
 static void on_work(void *ctx)
