@@ -55,8 +55,9 @@ int store_open(struct store *s, struct cai_error *err)
 		return -1;
 	s->dir_fd = openat(s->root_fd, "sandboxes", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (s->dir_fd < 0 && errno == ENOENT) {
-		if ((mkdirat(s->root_fd, "sandboxes", 0700) < 0 && errno != EEXIST) ||
-		    (mkdirat(s->root_fd, "names", 0700) < 0 && errno != EEXIST)) {
+		/* In this order: who sees sandboxes/ counts on names/. */
+		if ((mkdirat(s->root_fd, "names", 0700) < 0 && errno != EEXIST) ||
+		    (mkdirat(s->root_fd, "sandboxes", 0700) < 0 && errno != EEXIST)) {
 			cai_fail_errno(err, errno, "cannot make directories in %s", s->root);
 			store_close(s);
 			return -1;
