@@ -26,6 +26,7 @@ struct box {
 	struct engine_hooks hooks;
 	struct container c;
 	struct loop_source *w_pid;
+	int stream; /* to the agent; -1 once taken */
 	struct net *net;
 	bool ended, reaped;
 	int status;
@@ -141,6 +142,8 @@ static int launch(struct box *b, struct sandbox_dir *dir, struct cai_error *err)
 		.listen_fd = sock,
 	};
 	int r = mounts(s, m, owned, &c.n_mounts, err);
+	if (r == 0 && (b->stream = sandbox_dir_connect(dir, "agent.sock", SOCK_STREAM, err)) < 0)
+		r = -1;
 	if (r == 0)
 		r = container_start(&c, &b->c, err);
 	for (unsigned i = 0; i < SPEC_MAX_MOUNTS * 2; i++)
@@ -153,6 +156,8 @@ static void free_box(struct engine *e)
 	struct box *b = box(e);
 	if (!b)
 		return;
+	if (b->stream >= 0)
+		close(b->stream);
 	loop_del(b->w_pid);
 	container_destroy(&b->c, NULL);
 	free(b);
@@ -166,7 +171,7 @@ static struct engine *start(struct loop *l, const struct sandbox_plan *p, struct
 		cai_fail(err, ENOMEM, "out of memory");
 		return NULL;
 	}
-	*b = (struct box){.base.ops = &engine_container, .loop = l, .plan = p, .hooks = *h, .net = net, .c.pidfd = -1};
+	*b = (struct box){.base.ops = &engine_container, .loop = l, .plan = p, .hooks = *h, .net = net, .c.pidfd = -1, .stream = -1};
 	if (launch(b, dir, err) < 0 || (net && net->attach_later && net_attach(net, b->c.pid, err) < 0) ||
 	    !(b->w_pid = loop_add_fd(l, b->c.pidfd, EPOLLIN, on_pid, b, err))) {
 		free_box((struct engine *)b);
@@ -207,6 +212,11 @@ static bool explain(struct engine *e, char *why, size_t n)
 static const char *console_tail(struct engine *e)
 {
 	return "";
+}
+
+static int take_stream(struct engine *e)
+{
+	return steal_fd(&box(e)->stream);
 }
 
 static pid_t get_pid(struct engine *e)
@@ -265,6 +275,7 @@ static int update(struct engine *e, const struct sandbox_spec *s, struct cai_err
 const struct engine_ops engine_container = {
 	.connect_line = false,
 	.start = start,
+	.take_stream = take_stream,
 	.over = over,
 	.booted = booted,
 	.explain = explain,

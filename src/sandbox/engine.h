@@ -33,6 +33,11 @@ struct engine_ops {
 	/* NULL with *err on failure, with nothing left. plan, dir and net are borrowed and outlive the engine. */
 	struct engine *(*start)(struct loop *l, const struct sandbox_plan *p, struct sandbox_dir *dir, struct net *net,
 				const struct engine_hooks *h, struct cai_error *err);
+	/*
+	 * A connection to the agent, made while the listener was still ours, so that a machine that refuses and exits at once cannot turn that
+	 * into another error. The caller's from then on; -1 after the first call.
+	 */
+	int (*take_stream)(struct engine *e);
 	/* Whether it has ended, or has said that it will. */
 	bool (*over)(struct engine *e);
 	bool (*booted)(struct engine *e);

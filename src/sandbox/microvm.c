@@ -41,6 +41,7 @@ struct microvm {
 	struct console *console;
 	struct watch w_control, w_log;
 	struct shares *shares;
+	int stream; /* to the agent; -1 once taken */
 	struct quota *limits;
 	char log[LOG_KEEP + 1]; /* the monitor's last diagnostics */
 	size_t log_len;
@@ -300,7 +301,7 @@ static int configure(struct microvm *m, struct net *net, struct cai_error *err)
 	if (!m->shares)
 		return -1;
 	sock = sandbox_dir_listen(m->dir, "agent.sock", SOCK_STREAM, err);
-	if (sock < 0)
+	if (sock < 0 || (!spec->console && (m->stream = sandbox_dir_connect(m->dir, "agent.sock", SOCK_STREAM, err)) < 0))
 		return -1;
 	if (spec->console || spec->debug) {
 		bool use_in = spec->console && spec->interactive;
@@ -347,6 +348,8 @@ static void free_vm(struct engine *e)
 		return;
 	watch_set(&m->w_control, 0);
 	watch_set(&m->w_log, 0);
+	if (m->stream >= 0)
+		close(m->stream);
 	monitor_stop(&m->mon);
 	/* One that the monitor does not take is of no use to anybody: the next sandbox makes it anew. */
 	if (m->refusal[0] && m->template[0])
@@ -366,7 +369,7 @@ static struct engine *start(struct loop *l, const struct sandbox_plan *p, struct
 		cai_fail(err, ENOMEM, "out of memory");
 		return NULL;
 	}
-	*m = (struct microvm){.base.ops = &engine_microvm, .loop = l, .plan = p, .dir = dir, .hooks = *h};
+	*m = (struct microvm){.base.ops = &engine_microvm, .loop = l, .plan = p, .dir = dir, .hooks = *h, .stream = -1};
 	monitor_init(&m->mon);
 	m->w_control = (struct watch){.loop = l, .fd = -1, .fn = on_control, .ctx = m};
 	m->w_log = (struct watch){.loop = l, .fd = -1, .fn = on_log, .ctx = m};
@@ -394,6 +397,11 @@ void engine_microvm_setup(struct engine *e, struct agent_setup *s)
 		s->upper_fstype = (char *)"ext4";
 	}
 	shares_setup(m->shares, s);
+}
+
+static int take_stream(struct engine *e)
+{
+	return steal_fd(&vm(e)->stream);
 }
 
 static pid_t get_pid(struct engine *e)
@@ -482,6 +490,7 @@ static int update(struct engine *e, const struct sandbox_spec *spec, struct cai_
 const struct engine_ops engine_microvm = {
 	.connect_line = true,
 	.start = start,
+	.take_stream = take_stream,
 	.over = over,
 	.booted = booted,
 	.explain = explain,

@@ -366,7 +366,9 @@ static int open_session(struct sandbox *s, struct cai_error *err)
 	    .cwd = (char *)(spec->cwd ? spec->cwd : ""),
 	    .user = (char *)(spec->user ? spec->user : ""),
 	};
-	int fd = sandbox_dir_connect(s->dir, "agent.sock", SOCK_STREAM, err);
+	int fd = s->ops->take_stream(s->engine);
+	if (fd < 0)
+		fd = sandbox_dir_connect(s->dir, "agent.sock", SOCK_STREAM, err);
 	if (fd < 0)
 		return -1;
 	struct session_config c = {
