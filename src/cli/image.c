@@ -17,6 +17,7 @@
 #include "cli/cli.h"
 #include "cli/image_helper.h"
 #include "cli/json.h"
+#include "cli/words.h"
 #include "image/store.h"
 
 #define MAX_CONFIG (1u << 20) /* bytes of a sandbox's configuration */
@@ -59,8 +60,7 @@ const struct cli_option options_image[] = {
 struct image_args {
 	bool flag[4];
 	const char *packages, *format;
-	const char *words[64];
-	int n;
+	struct words w;
 	struct image_store store;
 };
 
@@ -91,7 +91,7 @@ static int made(json_t *o, const struct image_args *a)
 
 static int do_import(struct image_args *a, struct cai_error *err)
 {
-	const char *words[] = {"import", "--", a->words[0], a->n > 1 ? a->words[1] : NULL, NULL};
+	const char *words[] = {"import", "--", a->w.v[0], a->w.n > 1 ? a->w.v[1] : NULL, NULL};
 	json_t *o = image_helper(words, err);
 	return o ? made(o, a) : -1;
 }
@@ -105,9 +105,9 @@ static int do_bootstrap(struct image_args *a, struct cai_error *err)
 		words[n++] = a->packages;
 	}
 	words[n++] = "--";
-	words[n++] = a->words[0];
-	if (a->n > 1)
-		words[n++] = a->words[1];
+	words[n++] = a->w.v[0];
+	if (a->w.n > 1)
+		words[n++] = a->w.v[1];
 	json_t *o = image_helper(words, err);
 	return o ? made(o, a) : -1;
 }
@@ -168,8 +168,8 @@ static int do_ls(struct image_args *a, struct cai_error *err)
 static int do_inspect(struct image_args *a, struct cai_error *err)
 {
 	json_t *all = json_array();
-	for (int k = 0; k < a->n; k++) {
-		json_t *o = image_store_resolve(&a->store, a->words[k], err);
+	for (int k = 0; k < a->w.n; k++) {
+		json_t *o = image_store_resolve(&a->store, a->w.v[k], err);
 		json_t *meta =
 		    o ? image_store_meta(&a->store, json_string_value(json_object_get(o, "id")), err) : NULL;
 		if (!meta) {
@@ -214,8 +214,8 @@ static int do_rm(struct image_args *a, struct cai_error *err)
 	int status = 0;
 	json_t *all = json_array(), *v;
 	size_t j;
-	for (int k = 0; k < a->n; k++) {
-		json_t *o = image_store_remove(&a->store, a->words[k], a->flag[O_FORCE] ? NULL : &users, err);
+	for (int k = 0; k < a->w.n; k++) {
+		json_t *o = image_store_remove(&a->store, a->w.v[k], a->flag[O_FORCE] ? NULL : &users, err);
 		if (!o) { /* the others are still removed, as with rm(1) */
 			cli_say("%s", err->text);
 			status = CLI_EXIT_USAGE;
@@ -254,11 +254,11 @@ static int do_prune(struct image_args *a, struct cai_error *err)
 
 static int do_export(struct image_args *a, struct cai_error *err)
 {
-	const char *to = a->words[1], *format = a->format;
+	const char *to = a->w.v[1], *format = a->format;
 	size_t n = strlen(to);
 	if (!format)
 		format = !strcmp(to, "-") || (n > 4 && !strcmp(to + n - 4, ".tar")) ? "oci" : "erofs";
-	const char *words[] = {"export", "--", format, a->words[0], to, NULL};
+	const char *words[] = {"export", "--", format, a->w.v[0], to, NULL};
 	if (!strcmp(to, "-"))
 		return image_helper_stream(words, err);
 	json_t *o = image_helper(words, err);
@@ -290,57 +290,25 @@ const struct cli_action *action_image(size_t i)
 	return i < ARRAY_LEN(commands) ? &commands[i].a : NULL;
 }
 
-/* Flags may stand before and behind the words. */
-static int parse(int argc, char **argv, struct image_args *a, struct cai_error *err)
-{
-	for (;;) {
-		struct cli_parse p;
-		if (cli_options(argc, argv, options_image, set, a, &p, err) < 0)
-			return -1;
-		argc -= p.next;
-		argv += p.next;
-		do {
-			if (!argc)
-				return 0;
-			if (a->n == (int)ARRAY_LEN(a->words))
-				return cai_fail(err, 0, "too many arguments");
-			a->words[a->n++] = argv[0];
-			argc--;
-			argv++;
-		} while (p.dashes);
-		argc++; /* cli_options skips a first word */
-		argv--;
-	}
-}
-
 int cmd_image(int argc, char **argv)
 {
 	struct image_args a = {.store = {.dir = -1}};
 	struct cai_error err = {0};
-	const char *names[ARRAY_LEN(commands)], *name = argc > 1 ? argv[1] : NULL;
+	const char *name = argc > 1 ? argv[1] : NULL;
 	if (!name || !strcmp(name, "--help") || !strcmp(name, "-h")) {
 		help_image();
 		return name ? 0 : CLI_EXIT_USAGE;
 	}
-	size_t k = 0;
-	for (; k < ARRAY_LEN(commands) && strcmp(commands[k].a.name, name); k++)
-		names[k] = commands[k].a.name;
-	if (k == ARRAY_LEN(commands)) {
-		const char *near = cli_nearest(name, names, k);
-		cli_say("there is no 'caisson image %s'%s%s%s", name,
-			near ? "; did you mean '" : "; see caisson image --help", near ? near : "",
-			near ? "'?" : "");
+	int k = words_action("image", name, action_image);
+	if (k < 0)
 		return CLI_EXIT_USAGE;
-	}
-	if (parse(argc - 1, argv + 1, &a, &err) < 0) {
-		cli_say("%s", err.text);
-		return CLI_EXIT_USAGE;
-	}
+	if (words_parse(argc - 1, argv + 1, options_image, set, &a, &a.w, &err) < 0)
+		return words_usage(&err);
 	if (a.flag[O_HELP]) {
 		help_image();
 		return 0;
 	}
-	if (a.n < commands[k].a.min || a.n > commands[k].a.max) {
+	if (a.w.n < commands[k].a.min || a.w.n > commands[k].a.max) {
 		cli_say("wrong number of arguments for 'caisson image %s'; see caisson image --help", name);
 		return CLI_EXIT_USAGE;
 	}

@@ -8,6 +8,7 @@
 #include "base/util.h"
 #include "cli/cli.h"
 #include "cli/json.h"
+#include "cli/words.h"
 #include "net/networks.h"
 #include "sandbox/paths.h"
 
@@ -37,8 +38,8 @@ const struct cli_option options_network[] = {
 
 struct network_args {
 	bool flag[4];
-	const char *names[64];
-	int n, root;
+	struct words w;
+	int root;
 };
 
 static int set(void *ctx, int id, const char *value, struct cai_error *err)
@@ -72,7 +73,7 @@ static json_t *describe(const struct network *net, bool members, struct cai_erro
 static int do_create(struct network_args *a, struct cai_error *err)
 {
 	struct network net;
-	if (network_create(a->root, a->names[0], a->flag[O_INTERNAL], &net, err) < 0)
+	if (network_create(a->root, a->w.v[0], a->flag[O_INTERNAL], &net, err) < 0)
 		return -1;
 	if (a->flag[O_JSON])
 		return cli_print_json(describe(&net, false, err));
@@ -113,10 +114,10 @@ static int do_ls(struct network_args *a, struct cai_error *err)
 static int do_inspect(struct network_args *a, struct cai_error *err)
 {
 	json_t *all = json_array();
-	for (int k = 0; k < a->n; k++) {
+	for (int k = 0; k < a->w.n; k++) {
 		struct network net;
 		json_t *o =
-		    network_load(a->root, a->names[k], &net, err) < 0 ? NULL : describe(&net, true, err);
+		    network_load(a->root, a->w.v[k], &net, err) < 0 ? NULL : describe(&net, true, err);
 		if (!o) {
 			json_decref(all);
 			return -1;
@@ -129,9 +130,9 @@ static int do_inspect(struct network_args *a, struct cai_error *err)
 static int do_rm(struct network_args *a, struct cai_error *err)
 {
 	int status = 0;
-	for (int k = 0; k < a->n; k++) {
-		if (network_remove(a->root, a->names[k], err) == 0) {
-			puts(a->names[k]);
+	for (int k = 0; k < a->w.n; k++) {
+		if (network_remove(a->root, a->w.v[k], err) == 0) {
+			puts(a->w.v[k]);
 			continue;
 		}
 		cli_say("%s", err->text); /* the others are still removed, as with rm(1) */
@@ -156,58 +157,26 @@ const struct cli_action *action_network(size_t i)
 	return i < ARRAY_LEN(commands) ? &commands[i].a : NULL;
 }
 
-/* Flags may stand before and behind the names. */
-static int parse(int argc, char **argv, struct network_args *a, struct cai_error *err)
-{
-	for (;;) {
-		struct cli_parse p;
-		if (cli_options(argc, argv, options_network, set, a, &p, err) < 0)
-			return -1;
-		argc -= p.next;
-		argv += p.next;
-		do {
-			if (!argc)
-				return 0;
-			if (a->n == (int)ARRAY_LEN(a->names))
-				return cai_fail(err, 0, "too many arguments");
-			a->names[a->n++] = argv[0];
-			argc--;
-			argv++;
-		} while (p.dashes);
-		argc++; /* cli_options skips a first word */
-		argv--;
-	}
-}
-
 int cmd_network(int argc, char **argv)
 {
 	struct network_args a = {.root = -1};
 	struct cai_error err = {0};
 	cleanup_free char *path = NULL;
-	const char *names[ARRAY_LEN(commands)], *name = argc > 1 ? argv[1] : NULL;
+	const char *name = argc > 1 ? argv[1] : NULL;
 	if (!name || !strcmp(name, "--help") || !strcmp(name, "-h")) {
 		help_network();
 		return name ? 0 : CLI_EXIT_USAGE;
 	}
-	size_t k = 0;
-	for (; k < ARRAY_LEN(commands) && strcmp(commands[k].a.name, name); k++)
-		names[k] = commands[k].a.name;
-	if (k == ARRAY_LEN(commands)) {
-		const char *near = cli_nearest(name, names, k);
-		cli_say("there is no 'caisson network %s'%s%s%s", name,
-			near ? "; did you mean '" : "; see caisson network --help", near ? near : "",
-			near ? "'?" : "");
+	int k = words_action("network", name, action_network);
+	if (k < 0)
 		return CLI_EXIT_USAGE;
-	}
-	if (parse(argc - 1, argv + 1, &a, &err) < 0) {
-		cli_say("%s", err.text);
-		return CLI_EXIT_USAGE;
-	}
+	if (words_parse(argc - 1, argv + 1, options_network, set, &a, &a.w, &err) < 0)
+		return words_usage(&err);
 	if (a.flag[O_HELP]) {
 		help_network();
 		return 0;
 	}
-	if (a.n < commands[k].a.min || a.n > commands[k].a.max) {
+	if (a.w.n < commands[k].a.min || a.w.n > commands[k].a.max) {
 		cli_say("wrong number of arguments for 'caisson network %s'; see caisson network --help",
 			name);
 		return CLI_EXIT_USAGE;

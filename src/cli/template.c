@@ -185,13 +185,9 @@ int cmd_template(int argc, char **argv)
 		help_template();
 		return name || a.flag[O_HELP] ? 0 : CLI_EXIT_USAGE;
 	}
-	size_t k = 0;
-	while (k < ARRAY_LEN(commands) && strcmp(commands[k].a.name, name))
-		k++;
-	if (k == ARRAY_LEN(commands)) {
-		cli_say("there is no 'caisson template %s'; see caisson template --help", name);
+	int k = words_action("template", name, action_template);
+	if (k < 0)
 		return CLI_EXIT_USAGE;
-	}
 	if (a.w.n - 1 < commands[k].a.min || a.w.n - 1 > commands[k].a.max) {
 		cli_say("wrong number of arguments for 'caisson template %s'; see caisson template --help", name);
 		return CLI_EXIT_USAGE;

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/util.h"
+
 int words_parse(int argc, char **argv, const struct cli_option *opts,
 		int (*set)(void *ctx, int id, const char *value, struct cai_error *err), void *ctx, struct words *w, struct cai_error *err)
 {
@@ -27,6 +29,21 @@ int words_parse(int argc, char **argv, const struct cli_option *opts,
 		argc++; /* cli_options skips a first word */
 		argv--;
 	}
+}
+
+int words_action(const char *command, const char *name, const struct cli_action *(*action)(size_t i))
+{
+	const char *names[32];
+	size_t n = 0;
+	for (const struct cli_action *a; n < ARRAY_LEN(names) && (a = action(n)); n++) {
+		if (!strcmp(a->name, name))
+			return (int)n;
+		names[n] = a->name;
+	}
+	const char *near = cli_nearest(name, names, n);
+	cli_say("there is no 'caisson %s %s'%s%s%s", command, name, near ? "; did you mean '" : "; see caisson ", near ? near : command,
+		near ? "'?" : " --help");
+	return -1;
 }
 
 int words_set_bits(void *ctx, int id, const char *value, struct cai_error *err)

@@ -17,6 +17,9 @@ struct words {
 int words_parse(int argc, char **argv, const struct cli_option *opts,
 		int (*set)(void *ctx, int id, const char *value, struct cai_error *err), void *ctx, struct words *w, struct cai_error *err);
 
+/* The index of the action called name among those of a command, as in `caisson image ls`; -1 when there is none, which has been said. */
+int words_action(const char *command, const char *name, const struct cli_action *(*action)(size_t i));
+
 /* A set() for commands whose flags are all FLAGs with ids below 32: ctx is a uint32_t of bits. */
 int words_set_bits(void *ctx, int id, const char *value, struct cai_error *err);
 
